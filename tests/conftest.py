@@ -1,0 +1,131 @@
+"""What every test stands on: both databases, an application on each, and people to call as.
+
+Each worker of the test run has one PostgreSQL server of its own. A database is migrated once and copied for each test,
+so that no test sees what another did.
+"""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quart import Quart
+
+from tests.people import Person, Server
+from tests.servers import PostgreSQL
+from usermgmt.operator import migrations
+from usermgmt.settings import Settings, load_settings
+
+SECRET = "tests-only-7f3a9c51e8d24b60a1f7c3d95e2b8046"
+DATABASES = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A running PostgreSQL server with a migrated template database."""
+    server = PostgreSQL()
+    server.start()
+    try:
+        asyncio.run(migrations.upgrade(settings_for(server.create("template")).database))
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    asyncio.run(migrations.upgrade(settings_for(f"sqlite+aiosqlite:///{path}").database))
+    return path
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a migrated, empty database; the test runs once on each kind."""
+    if request.param == "sqlite":
+        path = tmp_path / "test.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite+aiosqlite:///{path}"
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    name = f"t{os.urandom(6).hex()}"
+    yield server.create(name, template="template")
+    server.drop(name)
+
+
+@pytest.fixture
+def flags() -> dict[str, Any]:
+    """Settings of the application under test; a test or module overrides this fixture to add its own."""
+    return {}
+
+
+@pytest.fixture
+def settings(database_url: str, flags: dict[str, Any]) -> Settings:
+    """The settings of the application under test."""
+    return settings_for(database_url, **flags)
+
+
+@pytest.fixture
+async def server(settings: Settings) -> AsyncIterator[Server]:
+    """A running application with a clock that the test can move."""
+    server = Server(settings)
+    async with server.running():
+        yield server
+
+
+@pytest.fixture
+def app(server: Server) -> Quart:
+    """The application itself."""
+    return server.app
+
+
+@pytest.fixture
+async def admin(server: Server) -> Person:
+    """Somebody who may do everything."""
+    return await server.person("root", roles=["admin"])
+
+
+@pytest.fixture
+async def manager(server: Server) -> Person:
+    """Somebody who looks after accounts."""
+    return await server.person("mia", roles=["manager"])
+
+
+@pytest.fixture
+async def ada(server: Server) -> Person:
+    """An ordinary user."""
+    return await server.person("ada")
+
+
+@pytest.fixture
+async def bob(server: Server) -> Person:
+    """Another ordinary user."""
+    return await server.person("bob")
+
+
+@pytest.fixture
+def as_(server: Server, admin: Person, manager: Person, ada: Person, bob: Person) -> Callable[[str], Any]:
+    """A client by the name of a caller in a table of refusals."""
+    callers = {"nobody": server.nobody(), "stranger": bob, "self": ada, "manager": manager, "admin": admin}
+    return lambda name: callers[name]
+
+
+def settings_for(database_url: str, **flags: Any) -> Settings:
+    """Settings for tests: quick hashes, no budgets, no environment."""
+    return load_settings(
+        flags={
+            "database.url": database_url,
+            "database.allow_sqlite": True,
+            "secret.keys": SECRET,
+            "passwords.bcrypt_cost": 4,
+            "passwords.hash_nice": 0,
+            "limits.enabled": False,
+            **flags,
+        },
+        environ={},
+        config=None,
+    )

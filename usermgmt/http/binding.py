@@ -1,0 +1,75 @@
+"""Between the pipeline and a handler: the body and the query are read as the handler's own signature says.
+
+A handler that takes `body` gets its JSON body, one that takes `query` its query string; the documentation reads the
+same annotations. A handler that takes no query refuses every parameter.
+"""
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from quart import Response, request
+
+from usermgmt.errors import Unavailable
+from usermgmt.http.access import View
+from usermgmt.http.body import JSON_TYPES, MERGE_PATCH_TYPES, read_body, read_optional_body, read_query, refuse_query
+from usermgmt.http.context import runtime
+
+
+class TookTooLong(Unavailable):
+    """The server did not finish within `server.request_timeout`."""
+
+    code = "took_too_long"
+    detail = "The server did not finish in time. Try again."
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a handler takes beside its path."""
+
+    body: type[BaseModel] | None
+    is_body_optional: bool
+    query: type[BaseModel] | None
+
+
+def inputs_of(view: View) -> Inputs:
+    """Read a handler's signature."""
+    parameters = inspect.signature(view, eval_str=True).parameters
+    body = parameters["body"].annotation if "body" in parameters else None
+    query = parameters["query"].annotation if "query" in parameters else None
+    options = [option for option in get_args(body) if option is not NoneType]
+    return Inputs(body=options[0] if options else body, is_body_optional=bool(options), query=query)
+
+
+def bound(view: View) -> Callable[..., Awaitable[Response]]:
+    """The view that the application calls: reads what the handler takes, calls it, and bounds its time."""
+    inputs = inputs_of(view)
+
+    @functools.wraps(view)
+    async def call(**arguments: Any) -> Response:  # whatever the path holds
+        try:
+            async with asyncio.timeout(runtime().settings.server.request_timeout.total_seconds()):
+                return await _call(view, inputs, arguments)
+        except TimeoutError as error:
+            raise TookTooLong from error
+
+    return call
+
+
+async def _call(view: View, inputs: Inputs, arguments: dict[str, Any]) -> Response:
+    if inputs.query is not None:
+        arguments["query"] = read_query(inputs.query)
+    elif request.path.startswith("/api/"):
+        refuse_query()
+    if inputs.body is not None and inputs.is_body_optional:
+        arguments["body"] = await read_optional_body(inputs.body)
+    elif inputs.body is not None:
+        types = MERGE_PATCH_TYPES if request.method == "PATCH" else JSON_TYPES
+        arguments["body"] = await read_body(inputs.body, media_types=types)
+    response: Response = await view(**arguments)
+    return response

@@ -1,0 +1,238 @@
+"""The strict readers: one for JSON bodies, one for query strings.
+
+Strict where JSON libraries are lenient: UTF-8 only, bounded depth and numbers, no duplicate names (RFC 7493, section
+2.3), no NaN, no lone surrogates, no NUL, an object at the top, no field that the model does not have, no value of
+another type. All field errors are told at once.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from quart import request
+
+from usermgmt.errors import FieldError, InvalidBody, InvalidQuery, NotJson, ValidationFailed
+from usermgmt.http.context import runtime
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_DEPTH = 32
+MAX_DIGITS = 19
+MAX_ERRORS = 50
+MAX_PARAMETERS = 50
+JSON_TYPES = ("application/json",)
+MERGE_PATCH_TYPES = ("application/json", "application/merge-patch+json")
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # an unfinished one too: linear whatever comes
+_BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+# pydantic's names for what our clients know by stable ones
+_CODES = {
+    "missing": ("required", "This field is required."),
+    "extra_forbidden": ("unknown_field", "There is no such field."),
+    "string_type": ("wrong_type", "This must be a string."),
+    "int_type": ("wrong_type", "This must be an integer."),
+    "int_parsing": ("wrong_type", "This must be an integer."),
+    "bool_type": ("wrong_type", "This must be true or false."),
+    "dict_type": ("wrong_type", "This must be an object."),
+    "list_type": ("wrong_type", "This must be a list."),
+    "model_type": ("wrong_type", "This must be an object."),
+    "string_too_short": ("too_short", None),
+    "string_too_long": ("too_long", None),
+    "too_long": ("too_long", None),
+    "greater_than_equal": ("out_of_range", None),
+    "less_than_equal": ("out_of_range", None),
+    "enum": ("not_an_option", None),
+    "literal_error": ("not_an_option", None),
+    "string_pattern_mismatch": ("invalid_format", "This does not have the required form."),
+}
+
+
+async def read_body(model: type[M], *, media_types: tuple[str, ...] = JSON_TYPES) -> M:
+    """The body as `model`. Refused: `NotJson` (415), `InvalidBody` (400), `ValidationFailed` (422)."""
+    _require_json(media_types)
+    return _validated(model, parse_object(await raw_body()))
+
+
+async def raw_body() -> bytes:
+    """The bytes of the body. Refused by the framework above `server.max_body_bytes` (413)."""
+    return cast("bytes", await request.get_data(as_text=False))
+
+
+async def read_optional_body(model: type[M]) -> M | None:
+    """The body as `model`, or None when the request has none."""
+    if not await raw_body():
+        return None
+    return await read_body(model)
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """Parse the one JSON object in `raw`, or raise `InvalidBody` or `ValidationFailed`."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidBody("The body is not valid UTF-8.") from error
+    _refuse_deep(text)
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique_names,
+            parse_constant=_refuse_constant,
+            parse_int=_bounded_int,
+            parse_float=_finite_float,
+        )
+    except (ValueError, RecursionError) as error:
+        raise (error if isinstance(error, InvalidBody) else InvalidBody) from error
+    if not isinstance(value, dict):
+        raise ValidationFailed([FieldError(code="wrong_type", detail="The body must be a JSON object.", pointer="")])
+    _refuse_bad_text(value)
+    return value
+
+
+def read_query(model: type[M]) -> M:
+    """The query string as `model`. Refused: `InvalidQuery` (400), `ValidationFailed` (422)."""
+    return _validated(model, query_parameters(), is_query=True)
+
+
+def refuse_query() -> None:
+    """Refuse every query parameter: the route has none."""
+    names = query_parameters()
+    if names:
+        raise ValidationFailed([_unknown_parameter(name) for name in names])
+
+
+def query_parameters() -> dict[str, str]:
+    """The query string's parameters, each once."""
+    raw = request.query_string
+    try:
+        text = raw.decode("ascii")
+        if _BROKEN_PERCENT.search(text):
+            raise InvalidQuery
+        pairs = parse_qsl(
+            text, keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=MAX_PARAMETERS
+        )
+    except ValueError as error:
+        raise InvalidQuery from error
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValidationFailed(
+                [FieldError(code="duplicate_parameter", detail="Give this parameter once.", parameter=name[:100])]
+            )
+        if "\x00" in name or "\x00" in value:
+            raise InvalidQuery
+        found[name] = value
+    return found
+
+
+def _require_json(media_types: tuple[str, ...]) -> None:
+    if request.mimetype not in media_types:
+        raise NotJson
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if charset not in ("utf-8", "utf8") or encoding != "identity":
+        raise NotJson
+
+
+def _refuse_deep(text: str) -> None:
+    """Refuse nesting before any parser recurses into it."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for character in _STRING.sub("", text):
+        if character in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise InvalidBody("The body is nested too deeply.")
+        elif character in "]}":
+            depth -= 1
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise InvalidBody("The body names a field twice.")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise InvalidBody(f"{name} is not JSON.")
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise InvalidBody("The body has a number that is too large.")
+    return int(digits)
+
+
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise InvalidBody("The body has a number that is too large.")
+    return value
+
+
+def _refuse_bad_text(value: dict[str, Any]) -> None:
+    """Refuse text that neither database could keep: lone surrogates (400) and NUL (422, with its place)."""
+    errors = []
+    for pointer, text in _texts(value, ""):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InvalidBody("The body has a surrogate that stands alone.")
+        if "\x00" in text:
+            errors.append(FieldError(code="nul_character", detail="NUL is not allowed here.", pointer=pointer))
+    if errors:
+        raise ValidationFailed(errors[:MAX_ERRORS])
+
+
+def _texts(value: object, pointer: str) -> Iterator[tuple[str, str]]:
+    """Every string of a document, names of fields included, with its JSON pointer (RFC 6901)."""
+    if isinstance(value, str):
+        yield pointer, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(item, f"{pointer}/{index}")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield pointer, name
+            yield from _texts(item, f"{pointer}/{escaped(name)}")
+
+
+def escaped(name: str) -> str:
+    """A field's name as a step of a JSON pointer; a lone surrogate in it is shown as a question mark."""
+    readable = name.encode("utf-8", "replace").decode("utf-8")
+    return readable[:100].replace("~", "~0").replace("/", "~1")
+
+
+def _validated(model: type[M], values: Mapping[str, Any], *, is_query: bool = False) -> M:
+    """Validate into the model; the password policy and the like reach validators through the context."""
+    try:
+        return model.model_validate(values, strict=not is_query, context=runtime())
+    except ValidationError as failure:
+        errors = failure.errors(include_url=False, include_input=False)
+        raise ValidationFailed([_field_error(error, is_query) for error in errors[:MAX_ERRORS]]) from None
+
+
+def _field_error(error: ErrorDetails, is_query: bool) -> FieldError:
+    steps = [str(step) for step in error["loc"]]
+    if is_query:
+        name = steps[0] if steps else ""
+        if error["type"] == "extra_forbidden":
+            return _unknown_parameter(name)
+        code, detail = _named(error)
+        return FieldError(code=code, detail=detail, parameter=name)
+    code, detail = _named(error)
+    return FieldError(code=code, detail=detail, pointer="".join("/" + escaped(step) for step in steps))
+
+
+def _named(error: ErrorDetails) -> tuple[str, str]:
+    code, detail = _CODES.get(error["type"], (error["type"], None))
+    return code, detail or f"{error['msg'].rstrip('.')}."
+
+
+def _unknown_parameter(name: str) -> FieldError:
+    return FieldError(code="unknown_parameter", detail="There is no such parameter.", parameter=name[:100])

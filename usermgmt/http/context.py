@@ -1,0 +1,40 @@
+"""What a handler may ask about the request it answers."""
+
+from typing import cast
+
+from quart import current_app, g
+
+from usermgmt.errors import MissingCredentials
+from usermgmt.runtime import Runtime
+from usermgmt.security.principal import Caller, Client, Principal
+from usermgmt.security.tokens import AccessClaims
+
+EXTENSION = "usermgmt"
+
+
+def runtime() -> Runtime:
+    """The runtime of the application."""
+    return cast("Runtime", current_app.extensions[EXTENSION])
+
+
+def caller() -> Caller:
+    """Who calls, and from where."""
+    return cast("Caller", g.caller)
+
+
+def client() -> Client:
+    """Where the call comes from."""
+    return caller().client
+
+
+def principal() -> Principal:
+    """Who is signed in; `MissingCredentials` where nobody has to be and nobody is."""
+    found = caller().principal
+    if found is None:
+        raise MissingCredentials
+    return found
+
+
+def claims() -> AccessClaims | None:
+    """What the verified access token says, if there is one."""
+    return cast("AccessClaims | None", g.get("claims"))

@@ -1,0 +1,41 @@
+"""Path parameters: ids in their one canonical spelling, and `me` for the caller's own."""
+
+from enum import Enum
+from typing import Literal
+from uuid import UUID
+
+from werkzeug.routing import BaseConverter
+
+UUID_PATTERN = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+NAME_PATTERN = r"[a-z][a-z0-9_-]{0,63}"
+
+
+class _Me(Enum):
+    ME = "me"
+
+
+ME: Literal[_Me.ME] = _Me.ME
+"""Stands for the caller until the pipeline knows who that is."""
+
+
+class UserRef(BaseConverter):
+    """An account: its id, or `me`."""
+
+    regex = f"me|{UUID_PATTERN}"
+
+    def to_python(self, value: str) -> UUID | _Me:
+        """The id, or `ME`."""
+        return ME if value == "me" else UUID(value)
+
+    def to_url(self, value: UUID | str) -> str:
+        """The id as it stands in a path."""
+        return str(value)
+
+
+class RoleName(BaseConverter):
+    """A role by its name."""
+
+    regex = NAME_PATTERN
+
+
+CONVERTERS: dict[str, type[BaseConverter]] = {"user_ref": UserRef, "role_name": RoleName}

@@ -1,0 +1,213 @@
+"""The steps before and after every handler. `app.py` lists them in their order; this module says what each does.
+
+Cheap refusals come first: until `authorise` nothing touches the database, so a flood costs no connection.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import structlog
+from quart import Response, current_app, g, request
+
+from usermgmt.errors import (
+    DatabaseUnavailable,
+    Forbidden,
+    InvalidToken,
+    MissingCredentials,
+    PermissionMissing,
+    RecentSignInRequired,
+    SessionEnded,
+    Unauthenticated,
+)
+from usermgmt.http.access import AccessRule, Who, marks_of
+from usermgmt.http.context import caller, claims, runtime
+from usermgmt.http.converters import ME
+from usermgmt.http.problems import problem_response
+from usermgmt.runtime import Runtime
+from usermgmt.security.address import canonical_address
+from usermgmt.security.principal import Caller, Client, Principal
+from usermgmt.security.tokens import AccessClaims
+
+PrincipalLoader = Callable[[Runtime, AccessClaims], Awaitable[Principal | None]]
+RefusalRecorder = Callable[[Runtime, Caller, str, str], Awaitable[None]]
+
+MAX_USER_AGENT = 512
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{8,128}")
+_BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] ([A-Za-z0-9._~+/=-]+)")
+_CSP = "default-src 'none'; frame-ancestors 'none'"
+_HSTS = "max-age=31536000; includeSubDomains"
+
+log = structlog.get_logger("usermgmt.access")
+
+
+@dataclass(frozen=True, slots=True)
+class SpentBudget:
+    """The budget of the request, for its headers."""
+
+    name: str
+    count: int
+    seconds: int
+
+
+async def identify_client() -> None:
+    """Who is at the other end of the socket, and by which id this request is known. A sane incoming id is kept."""
+    g.started = time.perf_counter()
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+    agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
+    g.caller = Caller(client=Client(canonical_address(request.remote_addr), agent or None, g.request_id))
+
+
+async def read_credentials() -> None:
+    """Verify the access token's signature and claims, without any I/O. Whether it is needed, `authorise` says."""
+    rule = _rule()
+    if rule is None or rule.who is Who.ANYONE:
+        return
+    try:
+        g.claims = _verified(request.headers.getlist("Authorization"))
+    except Unauthenticated as error:
+        g.credentials_error = error
+
+
+async def note_budget() -> None:
+    """Remember the route's budget for the headers of the answer; spending it is quart-rate-limiter's."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    budget = marks_of(view).budget if view is not None else None
+    limit = getattr(runtime().settings.limits, budget, None) if budget is not None else None
+    if limit is not None:
+        g.budget = SpentBudget(str(budget), limit.count, int(limit.period.total_seconds()))
+
+
+def authorise(load_principal: PrincipalLoader) -> Callable[[], Awaitable[None]]:
+    """The step that loads the principal and checks the route's rule; `me` in the path becomes the caller's id."""
+
+    async def check() -> None:
+        rule = _rule()
+        if rule is None or rule.who is Who.ANYONE:
+            return
+        principal = await _load(load_principal, rule)
+        if principal is not None:
+            g.caller = replace(caller(), principal=principal)
+            _resolve_me(principal)
+        if rule.who is Who.SIGNED_IN and not (_is_open(rule) and principal is None):
+            _check(rule, principal)
+
+    return check
+
+
+def record_refusals(record: RefusalRecorder) -> Callable[[Response], Awaitable[Response]]:
+    """The step that puts every refusal of a known caller on record. What is not on record did not happen: if the
+    record cannot be written the answer is 503.
+    """
+
+    async def note(response: Response) -> Response:
+        problem = g.get("problem")
+        if isinstance(problem, Forbidden) and caller().principal is not None:
+            route = request.url_rule.rule if request.url_rule is not None else request.path
+            try:
+                await record(runtime(), caller(), f"{request.method} {route}", problem.code)
+            except DatabaseUnavailable as error:
+                return problem_response(error)
+        return response
+
+    return note
+
+
+async def finish(response: Response) -> Response:
+    """The headers that every answer has, and its line in the log."""
+    headers = response.headers
+    headers["X-Request-ID"] = g.request_id
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"
+    headers.setdefault("Content-Security-Policy", _CSP)
+    headers.setdefault("Cache-Control", "no-store")
+    if _is_secure():
+        headers["Strict-Transport-Security"] = _HSTS
+    if (rule := _rule()) is not None and rule.who is not Who.ANYONE:
+        headers.add("Vary", "Authorization")
+    _log(response)
+    return response
+
+
+def _rule() -> AccessRule | None:
+    """The rule of the matched route; None for preflights and for paths and methods that no route has."""
+    if request.routing_exception is not None or request.endpoint is None or request.method == "OPTIONS":
+        return None
+    return _mark_of(request.endpoint)
+
+
+def _mark_of(endpoint: str) -> AccessRule | None:
+    view = current_app.view_functions.get(endpoint)
+    return marks_of(view).access if view is not None else None
+
+
+def _verified(headers: list[str]) -> AccessClaims:
+    """The claims of the one bearer token (RFC 6750, section 2.1); tokens elsewhere are not looked for."""
+    if not headers:
+        raise MissingCredentials
+    match = _BEARER.fullmatch(headers[0])
+    if len(headers) > 1 or match is None:
+        raise InvalidToken
+    return runtime().access_tokens.verify(match.group(1), now=runtime().clock.now())
+
+
+async def _load(load_principal: PrincipalLoader, rule: AccessRule) -> Principal | None:
+    """The principal of the token; what is wrong with it is raised where a route demands a good one."""
+    error: Unauthenticated | None = g.get("credentials_error")
+    verified = claims()
+    principal = await load_principal(runtime(), verified) if verified is not None else None
+    if principal is not None or rule.who is Who.IDENTIFIED:
+        return principal
+    if isinstance(error, MissingCredentials) and _is_open(rule):
+        return None
+    raise error or SessionEnded()
+
+
+def _is_open(rule: AccessRule) -> bool:
+    return rule.or_when is not None and rule.or_when(runtime().settings)
+
+
+def _check(rule: AccessRule, principal: Principal | None) -> None:
+    if principal is None:
+        raise MissingCredentials
+    if rule.permission is not None and not principal.has(rule.permission):
+        is_own = rule.or_self is not None and (request.view_args or {}).get(rule.or_self) == principal.user_id
+        if not is_own and not _is_open(rule):
+            raise PermissionMissing
+    age = runtime().clock.now() - principal.authenticated_at
+    if rule.fresh and age > runtime().settings.tokens.fresh_lifetime:
+        raise RecentSignInRequired
+
+
+def _resolve_me(principal: Principal) -> None:
+    arguments = request.view_args or {}
+    for name, value in arguments.items():
+        if value is ME:
+            arguments[name] = principal.user_id
+
+
+def _is_secure() -> bool:
+    return request.scheme == "https" or runtime().settings.server.public_url.startswith("https:")
+
+
+def _log(response: Response) -> None:
+    """One line a request, by the route and never by what a client put into a path or a query."""
+    rule = request.url_rule.rule if request.url_rule is not None else None
+    if rule is not None and rule.startswith("/health"):
+        return
+    principal = g.caller.principal
+    problem = g.get("problem")
+    log.info(
+        "request",
+        method=request.method if len(request.method) <= 16 else "other",
+        route=rule,
+        status=response.status_code,
+        milliseconds=round((time.perf_counter() - g.started) * 1000, 1),
+        address=g.caller.client.address,
+        user_id=str(principal.user_id) if principal is not None else None,
+        request_id=g.request_id,
+        code=problem.code if problem is not None else None,
+    )

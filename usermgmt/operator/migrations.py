@@ -1,0 +1,142 @@
+"""Bringing a database to the schema of this release, and telling how far it is.
+
+Two processes may start on an empty database at once: an advisory lock (PostgreSQL) or the file's write lock (SQLite)
+lets one migrate while the other waits and then finds nothing to do.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, NullPool, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from usermgmt.roles.service import synchronise_built_in_roles
+from usermgmt.settings import DatabaseSettings
+
+ADVISORY_LOCK = 7_391_246_051  # any number, but the same in every release
+LOCK_MILLISECONDS = 5_000
+SQLITE_WAIT_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """Where a database stands: its revision (None when empty) and the one this release needs."""
+
+    current: str | None
+    head: str
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing has to be migrated."""
+        return self.current == self.head
+
+
+def scripts() -> Path:
+    """The folder of migrations: in the checkout, or inside an installed package."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def head() -> str:
+    """The revision that this release needs."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    if revision is None:
+        raise RuntimeError(f"there are no migrations in {scripts()}")
+    return revision
+
+
+async def state(settings: DatabaseSettings) -> SchemaState:
+    """Tell the revision of the database beside the one this release needs."""
+    async with connected(settings) as connection:
+        return SchemaState(await connection.run_sync(_current), head())
+
+
+async def upgrade(settings: DatabaseSettings, *, target: str = "head") -> SchemaState:
+    """Migrate up to `target` and bring the built-in roles up to date; does nothing when nothing is pending.
+
+    Returns the state from before. Waits for another process that is migrating.
+    """
+    async with connected(settings) as connection, _exclusive(connection):
+        before = SchemaState(await connection.run_sync(_current), head())
+        await connection.run_sync(_run, command.upgrade, target)
+        if await connection.run_sync(_current) == head():
+            await synchronise_built_in_roles(connection)
+            await connection.commit()
+        return before
+
+
+async def downgrade(settings: DatabaseSettings, *, target: str) -> SchemaState:
+    """Migrate down to `target` (a revision, `-1`, or `base`). Returns the state from before."""
+    async with connected(settings) as connection, _exclusive(connection):
+        before = SchemaState(await connection.run_sync(_current), head())
+        await connection.run_sync(_run, command.downgrade, target)
+        return before
+
+
+@asynccontextmanager
+async def connected(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
+    """One connection without the time limits of the request pool, closed with everything it started."""
+    sqlite = settings.is_sqlite
+    if sqlite:
+        database = make_url(settings.url).database
+        Path(database or ".").parent.mkdir(parents=True, exist_ok=True)
+    arguments = {"timeout": SQLITE_WAIT_SECONDS} if sqlite else {"timeout": settings.connect_timeout.total_seconds()}
+    engine = create_async_engine(settings.url, poolclass=NullPool, connect_args=arguments)
+    if sqlite:
+        event.listen(engine.sync_engine, "connect", lambda raw, _: setattr(raw, "isolation_level", None))
+        event.listen(engine.sync_engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def _exclusive(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Keep every other migrating process out. On SQLite the BEGIN IMMEDIATE of each transaction does it."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+    await connection.execute(text(f"SET lock_timeout = {LOCK_MILLISECONDS}"))
+    await connection.commit()
+    try:
+        yield
+    finally:
+        await connection.rollback()
+        await connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})
+        await connection.commit()
+
+
+def _current(connection: Connection) -> str | None:
+    """The revision that the database is at; leaves no transaction open."""
+    revision = MigrationContext.configure(connection).get_current_revision()
+    connection.rollback()
+    return revision
+
+
+def _run(connection: Connection, action: Callable[[Config, str], None], target: str) -> None:
+    """Run an alembic command. SQLite has no advisory lock, so one transaction from the first look to the last change."""
+    config = _config()
+    config.attributes["connection"] = connection
+    if connection.dialect.name == "sqlite":
+        with connection.begin():
+            action(config, target)
+    else:
+        action(config, target)
+        connection.commit()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    return config

@@ -1,0 +1,199 @@
+"""Password hashing: what is stored, how it is verified, and how little it disturbs the rest.
+
+Stored is `um1$<pepper id>$<bcrypt>`, where bcrypt runs over base64(HMAC-SHA-384(pepper, password)): 64 bytes whatever
+the password, so its limit of 72 bytes truncates nothing (OWASP Password Storage Cheat Sheet). Plain bcrypt hashes from
+elsewhere verify too, and are replaced at the next sign-in.
+
+Hashing has threads of its own at low priority. A caller is refused when it would wait longer than a client would.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import math
+import os
+import secrets
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import bcrypt
+
+from usermgmt.errors import Overloaded
+
+T = TypeVar("T")
+
+VERSION = "um1"
+BCRYPT_BYTES = 72
+BCRYPT_PREFIXES = ("$2a$", "$2b$", "$2y$")
+BCRYPT_ALPHABET = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+DIGEST_CHARACTERS = 31
+COST_12_SECONDS = 0.25  # a first guess; what is measured replaces it
+WEIGHT_OF_NEWEST = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a password matches what is stored, and whether that should be stored anew."""
+
+    matches: bool
+    is_outdated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A stored hash taken apart: the bcrypt hash, and the pepper it was made with (None: without)."""
+
+    bcrypt_hash: bytes
+    pepper_id: str | None
+
+    @property
+    def cost(self) -> int:
+        return int(self.bcrypt_hash[4:6])
+
+
+class PasswordHasher:
+    """Hashes and verifies passwords in a bounded pool of low-priority threads."""
+
+    def __init__(
+        self,
+        *,
+        cost: int,
+        peppers: Sequence[tuple[str, bytes]],
+        workers: int = 0,
+        nice: int = 0,
+        max_wait: timedelta = timedelta(seconds=4),
+    ) -> None:
+        """`peppers` are (id, key), newest first; `workers` 0 means one per core; `max_wait` bounds the queue."""
+        self.cost = cost
+        self._peppers = dict(peppers)
+        self._newest = peppers[0][0]
+        self._workers = workers or os.cpu_count() or 1
+        self._max_wait = max_wait.total_seconds()
+        self._pool = ThreadPoolExecutor(self._workers, "hash", initializer=_lower_priority, initargs=(nice,))
+        self._seconds = COST_12_SECONDS * 2.0 ** (cost - 12)
+        self._admitted = 0
+        self._running = 0
+        self._lock = threading.Lock()
+
+    @property
+    def running(self) -> int:
+        """How many hashes are being computed."""
+        return self._running
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a thread."""
+        return max(0, self._admitted - self._running)
+
+    async def hash(self, password: str) -> str:
+        """The form of a password to store. Raises `Overloaded`."""
+        return await self._run(lambda: self.hash_now(password))
+
+    async def verify(self, password: str, stored: str | None) -> Verdict:
+        """Whether a password matches what is stored; None never matches. Every answer costs one hash at `cost`.
+
+        Raises `Overloaded`.
+        """
+        return await self._run(lambda: self._verify_now(password, stored))
+
+    def hash_now(self, password: str) -> str:
+        """The form of a password to store, computed in this thread."""
+        digest = _peppered(password, self._peppers[self._newest])
+        return f"{VERSION}${self._newest}${bcrypt.hashpw(digest, bcrypt.gensalt(self.cost)).decode()}"
+
+    async def close(self) -> None:
+        """Stop the threads; what has not begun is dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, job: Callable[[], T]) -> T:
+        """Run a job in the pool unless it would wait too long. A caller that goes away takes its job along."""
+        wait = self._expected_wait()
+        if wait > self._max_wait:
+            raise Overloaded(retry_after=math.ceil(wait))
+        self._admitted += 1
+        try:
+            return await asyncio.wrap_future(self._pool.submit(self._timed, job))
+        finally:
+            self._admitted -= 1
+
+    def _expected_wait(self) -> float:
+        """How long a job that comes now would wait, in seconds; none while a thread is idle."""
+        ahead = self._admitted - self._workers + 1
+        return max(0, ahead) / self._workers * self._seconds
+
+    def _timed(self, job: Callable[[], T]) -> T:
+        """Run in a thread, keeping count and a moving average of the time it takes."""
+        with self._lock:
+            self._running += 1
+        started = time.perf_counter()
+        try:
+            return job()
+        finally:
+            with self._lock:
+                self._running -= 1
+                spent = time.perf_counter() - started
+                self._seconds += WEIGHT_OF_NEWEST * (spent - self._seconds)
+
+    def _verify_now(self, password: str, stored: str | None) -> Verdict:
+        parsed = _parse(stored) if stored is not None else None
+        known = parsed is not None and (parsed.pepper_id is None or parsed.pepper_id in self._peppers)
+        if parsed is None or not known:
+            bcrypt.checkpw(_peppered(password, self._peppers[self._newest]), _decoy(self.cost))
+            return Verdict(matches=False)
+        if not bcrypt.checkpw(self._material(password, parsed), parsed.bcrypt_hash):
+            self._top_up(password, parsed.cost)
+            return Verdict(matches=False)
+        return Verdict(matches=True, is_outdated=parsed.pepper_id != self._newest or parsed.cost != self.cost)
+
+    def _material(self, password: str, parsed: _Stored) -> bytes:
+        """What the stored bcrypt hash was made from."""
+        if parsed.pepper_id is None:
+            return _normalised(password)[:BCRYPT_BYTES]
+        return _peppered(password, self._peppers[parsed.pepper_id])
+
+    def _top_up(self, password: str, cost: int) -> None:
+        """Add decoys to a cheaper hash until together they cost one at `cost`: 2^c + 2^c + … + 2^(cost-1) = 2^cost."""
+        for step in range(cost, self.cost):
+            bcrypt.checkpw(_peppered(password, self._peppers[self._newest]), _decoy(step))
+
+
+def _parse(stored: str) -> _Stored | None:
+    """Take a stored form apart; None for one that nobody here can verify."""
+    pepper_id: str | None = None
+    if stored.startswith(f"{VERSION}$"):
+        _, pepper_id, stored = stored.split("$", 2)
+    if not stored.startswith(BCRYPT_PREFIXES) or len(stored) != 60 or not stored[4:6].isdigit() or stored[6] != "$":
+        return None
+    if not 4 <= int(stored[4:6]) <= 31 or any(character not in BCRYPT_ALPHABET for character in stored[7:]):
+        return None
+    return _Stored(b"$2b$" + stored[4:].encode(), pepper_id)
+
+
+def _decoy(cost: int) -> bytes:
+    """A well-formed bcrypt hash that nothing matches, made without hashing."""
+    digest = "".join(secrets.choice(BCRYPT_ALPHABET) for _ in range(DIGEST_CHARACTERS - 1)) + "."
+    return bcrypt.gensalt(cost) + digest.encode()
+
+
+def _peppered(password: str, pepper: bytes) -> bytes:
+    return base64.b64encode(hmac.digest(pepper, _normalised(password), hashlib.sha384))
+
+
+def _normalised(password: str) -> bytes:
+    """The bytes of a password: NFC, so that the same characters typed elsewhere are the same password."""
+    return unicodedata.normalize("NFC", password).encode()
+
+
+def _lower_priority(nice: int) -> None:
+    """Give way to the event loop: this thread's hashes run when nothing else wants the processor."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+    except (OSError, AttributeError):
+        return

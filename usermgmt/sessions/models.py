@@ -1,0 +1,52 @@
+"""The table of sessions: who is signed in where."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import ForeignKeyConstraint, Index, Integer, PrimaryKeyConstraint, String, Uuid, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from usermgmt.storage.types import Base, UtcDateTime
+
+
+class RevocationReason(StrEnum):
+    """Why a session ended before its time."""
+
+    SIGNED_OUT = "signed_out"
+    REFRESH_REUSED = "refresh_reused"
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a reason, not a secret
+    USER_DISABLED = "user_disabled"
+    USER_DELETED = "user_deleted"
+
+
+class Session(Base):
+    """One sign-in. It is revoked, never deleted, until its time is over.
+
+    `generation` counts the refreshes. The refresh token is derived from it, so nothing secret is stored.
+    """
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        PrimaryKeyConstraint("user_id", "id", name="pk_sessions"),
+        ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_sessions_user", ondelete="CASCADE"),
+        Index(
+            "ix_sessions_live",
+            "expires_at",
+            postgresql_where=text("revoked_at IS NULL"),
+            sqlite_where=text("revoked_at IS NULL"),
+        ),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(Uuid)
+    id: Mapped[UUID] = mapped_column(Uuid)
+    generation: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    authenticated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    refreshed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    idle_expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    address: Mapped[str | None] = mapped_column(String(45))
+    user_agent: Mapped[str | None] = mapped_column(String(512))
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_reason: Mapped[str | None] = mapped_column(String(32))

@@ -1,0 +1,545 @@
+"""Every setting: typed, frozen, read once; reached through `runtime.settings`.
+
+A setting comes from the first of: a flag, USERMGMT_SECTION__KEY, a file named by USERMGMT_SECTION__KEY_FILE,
+the TOML file, development mode, its default. `settings.toml` is rendered from here and documents each one.
+"""
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from usermgmt.settings_sources import (
+    Between,
+    Budget,
+    DatabaseUrl,
+    Duration,
+    Layers,
+    SettingsError,
+    SettingsProblem,
+    add_config,
+    add_environment,
+    add_flags,
+    add_value_file,
+    masked_url,
+    read_list,
+    read_switch,
+    read_text,
+    read_whole,
+    variable,
+)
+
+__all__ = [
+    "Budget",
+    "DatabaseUrl",
+    "Duration",
+    "SettingRow",
+    "Settings",
+    "SettingsError",
+    "SettingsProblem",
+    "common_problems",
+    "describe",
+    "load_settings",
+    "masked_url",
+    "production_problems",
+    "render_default_toml",
+]
+
+_PUBLIC_URL = re.compile(r"https?://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:/[^\s?#]*)?")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
+_IMPLIED_PORT = re.compile(r"http://.*:80|https://.*:443")
+_SHORTEST, _LONGEST = Duration.parse("1ms"), Duration.parse("3650d")
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _public_url(text: str) -> str:
+    if text and not _PUBLIC_URL.fullmatch(text):
+        raise ValueError("must be empty or an http:// or https:// URL without user, query and fragment")
+    return text.rstrip("/")
+
+
+def _cors_origin(text: str) -> str:
+    if text != "*" and not _ORIGIN.fullmatch(text):
+        raise ValueError("must be * or scheme://host[:port] in lower case, without a path")
+    if _IMPLIED_PORT.fullmatch(text):
+        raise ValueError("must leave out the port that its scheme implies, as browsers do")
+    return text
+
+
+def _readable(path: str) -> str:
+    if path:
+        read_text(Path(path))
+    return path
+
+
+def _lowered(written: object) -> object:
+    return written.lower() if isinstance(written, str) else written
+
+
+Whole = Annotated[int, BeforeValidator(read_whole)]
+Switch = Annotated[bool, BeforeValidator(read_switch)]
+CorsOrigin = Annotated[str, AfterValidator(_cors_origin)]
+Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lowered)]
+Text = Annotated[str, AfterValidator(_filled)]
+Pause = Annotated[Duration, Between(Duration(0), Duration.parse("1h"))]
+Wait = Annotated[Duration, Between(_SHORTEST, Duration.parse("1h"))]
+Lifetime = Annotated[Duration, Between(_SHORTEST, _LONGEST)]
+
+
+class Section(BaseModel):
+    """A part of the settings; frozen, and refuses keys that it does not have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ServerSettings(Section):
+    """How the server listens and what it takes from a client."""
+
+    host: Text = Field(
+        default="127.0.0.1",
+        description="Address to listen on; 0.0.0.0 is every IPv4 address, :: every address.",
+    )
+    port: Annotated[Whole, Between(0, 65535)] = Field(
+        default=8000, description="TCP port to listen on; 0 takes a free one."
+    )
+    workers: Annotated[Whole, Between(1, 1024)] = Field(default=1, description="Number of processes; only 1 for now.")
+    graceful_timeout: Pause = Field(
+        default=Duration.parse("30s"),
+        description="Duration that running requests get to finish when the server stops.",
+    )
+    request_timeout: Wait = Field(
+        default=Duration.parse("15s"), description="Duration that a client has to send its request."
+    )
+    max_body_bytes: Annotated[Whole, Between(1, 1 << 30)] = Field(
+        default=65536, description="Longest request body, in bytes."
+    )
+    public_url: Annotated[str, AfterValidator(_public_url)] = Field(
+        default="", description="URL under which clients reach the server; empty: made from the request."
+    )
+    data_dir: Path = Field(default=Path("data"), description="Directory for what the server keeps in files.")
+
+
+class DatabaseSettings(Section):
+    """Where the data is, and how long to wait for it."""
+
+    url: DatabaseUrl = Field(
+        default=DatabaseUrl("sqlite+aiosqlite:///data/usermgmt.db"),
+        description="URL of the database, sqlite:///path or postgresql://user:password@host/name.",
+    )
+    pool_size: Annotated[Whole, Between(1, 1000)] = Field(default=10, description="Most connections held, in number.")
+    pool_timeout: Wait = Field(default=Duration.parse("2s"), description="Duration to wait for a free connection.")
+    statement_timeout: Wait = Field(
+        default=Duration.parse("5s"), description="Duration after which a statement is given up."
+    )
+    connect_timeout: Wait = Field(default=Duration.parse("2s"), description="Duration to wait for a new connection.")
+    start_timeout: Pause = Field(
+        default=Duration.parse("30s"), description="Duration to wait for the database when the server starts."
+    )
+    allow_sqlite: Switch = Field(default=False, description="Whether SQLite may be used in production, true or false.")
+    migrate: Switch = Field(
+        default=False, description="Whether migrations are applied when the server starts, true or false."
+    )
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the data is in a SQLite file."""
+        return self.url.startswith("sqlite")
+
+
+class SecretSettings(Section):
+    """The root secrets, from which the keys of tokens and digests are derived."""
+
+    keys: Annotated[tuple[SecretStr, ...], BeforeValidator(read_list)] = Field(
+        default=(), description="Root secrets, newest first, each of at least 32 bytes."
+    )
+
+
+class BootstrapSettings(Section):
+    """The first administrator; used only while there is none. All three are set, or none."""
+
+    admin_username: str = Field(default="", description="Username of the first administrator.")
+    admin_email: str = Field(default="", description="E-mail address of the first administrator.")
+    admin_password: SecretStr = Field(default=SecretStr(""), description="Password of the first administrator.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "BootstrapSettings":
+        missing = [name for name, value in self if not value]
+        if missing and len(missing) < len(type(self).model_fields):
+            raise ValueError(f"set all three keys or none; not set: {', '.join(missing)}")
+        return self
+
+
+class PasswordsSettings(Section):
+    """Which passwords are accepted, and what hashing them may cost."""
+
+    bcrypt_cost: Annotated[Whole, Between(4, 16)] = Field(
+        default=12, description="Cost of bcrypt; each step doubles the work."
+    )
+    min_length: Annotated[Whole, Between(1, 64)] = Field(default=8, description="Shortest password, in characters.")
+    max_length: Annotated[Whole, Between(64, 4096)] = Field(
+        default=1024, description="Longest password, in characters."
+    )
+    blocklist: Annotated[str, AfterValidator(_readable)] = Field(
+        default="",
+        description="Path of a UTF-8 file with further refused passwords, one a line; empty: none.",
+    )
+    hash_workers: Annotated[Whole, Between(0, 1024)] = Field(
+        default=0, description="Number of threads that hash; 0: one per core."
+    )
+    hash_queue: Wait = Field(
+        default=Duration.parse("4s"), description="Longest duration that a hash waits for its start."
+    )
+    hash_nice: Annotated[Whole, Between(0, 19)] = Field(
+        default=19, description="Niceness of the threads that hash; 19 gives way to everything else."
+    )
+
+
+class TokensSettings(Section):
+    """Access tokens, refresh tokens and the sessions they belong to."""
+
+    issuer: Text = Field(default="usermgmt", description="Name of this server in its tokens (iss).")
+    audience: Text = Field(default="usermgmt", description="Name of whom the tokens are for (aud).")
+    algorithm: Literal["ES256", "EdDSA", "RS256", "HS256"] = Field(
+        default="ES256", description="Signature algorithm of tokens."
+    )
+    access_lifetime: Annotated[Duration, Between(_SHORTEST, Duration.parse("15m"))] = Field(
+        default=Duration.parse("10m"), description="Duration for which an access token is valid."
+    )
+    session_idle_lifetime: Lifetime = Field(
+        default=Duration.parse("14d"),
+        description="Duration after which a session that is not refreshed ends.",
+    )
+    session_lifetime: Lifetime = Field(
+        default=Duration.parse("30d"), description="Duration after which a session ends anyway."
+    )
+    refresh_grace: Annotated[Duration, Between(Duration(0), Duration.parse("60s"))] = Field(
+        default=Duration.parse("10s"), description="Duration in which a used refresh token may be sent again."
+    )
+    fresh_lifetime: Annotated[Duration, Between(Duration(0), _LONGEST)] = Field(
+        default=Duration.parse("15m"), description="Duration for which a sign-in counts as recent."
+    )
+
+
+class RegistrationSettings(Section):
+    """Who may make an account."""
+
+    mode: Literal["open", "closed"] = Field(default="open", description="Whether anybody may register.")
+    default_role: Text = Field(default="user", description="Name of the role that a new account holds.")
+
+
+with warnings.catch_warnings():
+    # Classes have ABCMeta.register, which pydantic takes for a shadowed attribute; instances do not have it.
+    warnings.filterwarnings("ignore", message='Field name "register"')
+
+    class LimitsSettings(Section):
+        """Budgets of requests, for each caller: a count and a period, such as 20/m or 5/10s."""
+
+        enabled: Switch = Field(default=True, description="Whether budgets are enforced, true or false.")
+        login: Budget = Field(default=Budget.parse("300/m"), description="Sign-ins, as a count a period.")
+        register: Budget = Field(default=Budget.parse("300/m"), description="Registrations, as a count a period.")
+        refresh: Budget = Field(default=Budget.parse("600/m"), description="Refreshed sessions, as a count a period.")
+        read: Budget = Field(default=Budget.parse("6000/m"), description="Requests that read, as a count a period.")
+        write: Budget = Field(default=Budget.parse("1200/m"), description="Requests that write, as a count a period.")
+        admin: Budget = Field(
+            default=Budget.parse("1200/m"), description="Requests for administrators, as a count a period."
+        )
+
+
+class CorsSettings(Section):
+    """Which web pages of other origins may call."""
+
+    origins: Annotated[tuple[CorsOrigin, ...], BeforeValidator(read_list)] = Field(
+        default=(), description="Allowed origins, scheme://host[:port] each, or *; empty: none."
+    )
+    credentials: Switch = Field(default=False, description="Whether pages may send credentials, true or false.")
+
+
+class LogsSettings(Section):
+    """The log on the standard output."""
+
+    format: Literal["json", "pretty"] = Field(
+        default="json", description="Form of a record: JSON, or for people to read."
+    )
+    level: Level = Field(default="info", description="Least level that is logged.")
+
+
+class DocsSettings(Section):
+    """The documentation page of the API."""
+
+    enabled: Switch = Field(default=False, description="Whether the page is served, true or false.")
+
+
+class Settings(Section):
+    """All settings of a process."""
+
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    secret: SecretSettings = SecretSettings()
+    bootstrap: BootstrapSettings = BootstrapSettings()
+    passwords: PasswordsSettings = PasswordsSettings()
+    tokens: TokensSettings = TokensSettings()
+    registration: RegistrationSettings = RegistrationSettings()
+    limits: LimitsSettings = LimitsSettings()
+    cors: CorsSettings = CorsSettings()
+    logs: LogsSettings = LogsSettings()
+    docs: DocsSettings = DocsSettings()
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, context: object, /) -> None:
+        """Take the origins, which `load_settings` passes as the context of validation."""
+        if isinstance(context, dict):
+            self._origins.update(context)
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where the value of each `section.key` came from."""
+        return {key: self._origins.get(key, "default") for key, _ in _fields()}
+
+
+SECTIONS: dict[str, type[Section]] = {name: type(field.default) for name, field in Settings.model_fields.items()}
+ALIASES = {
+    "USERMGMT_SECRET_KEYS": "USERMGMT_SECRET__KEYS",
+    "USERMGMT_SECRET_KEYS_FILE": "USERMGMT_SECRET__KEYS_FILE",
+}
+DEVELOPMENT: dict[str, object] = {
+    "logs.format": "pretty",
+    "docs.enabled": True,
+    "database.allow_sqlite": True,
+    "database.migrate": True,
+}
+SHORTEST_KEY = 32
+"""Least length of a root secret, in bytes."""
+SAMPLE_KEYS = frozenset(
+    {
+        "secret",
+        "secret-key",
+        "secretkey",
+        "supersecret",
+        "super-secret",
+        "password",
+        "test",
+        "dev",
+        "development",
+        "0123456789abcdef0123456789abcdef",
+        "abcdefghijklmnopqrstuvwxyz012345",
+        "abcdefghijklmnopqrstuvwxyz123456",
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",  # FastAPI's tutorial
+        "a-string-secret-at-least-256-bits-long",  # jwt.io
+    }
+)
+"""Keys known from documentation; in lower case, with - for _ and space."""
+SAMPLE_MARKS = (
+    "changeme",
+    "change-me",
+    "change-this",
+    "change-in-prod",
+    "replace-me",
+    "replace-this",
+    "your-secret",
+    "your-super",
+    "your-256-bit",
+    "insecure",
+    "supersecret",
+)
+"""What gives a sample away wherever it stands in a key."""
+_HEADER = """\
+# The settings of usermgmt, all of them, each with its default. Nothing is set until a line loses its "# ".
+# Stronger than this file, strongest first: flags, USERMGMT_SECTION__KEY, USERMGMT_SECTION__KEY_FILE (the path
+# of a file with the value). Durations: 500ms, 10s, 10m, 1h30m, 30d; a plain number is seconds.
+"""
+
+
+def load_settings(
+    *,
+    flags: Mapping[str, object] | None = None,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    development: bool = False,
+) -> Settings:
+    """The settings that all sources together make, each value with its origin.
+
+    `flags` are keyed `section.key`; None stands for a flag that was not given. Without `environ`, that of the
+    process is read. Writes nothing. Raises SettingsError with every problem of every source at once.
+    """
+    environ = os.environ if environ is None else environ
+    layers = Layers(known={name: list(kind.model_fields) for name, kind in SECTIONS.items()}, aliases=ALIASES)
+    add_flags(layers, flags or {})
+    add_environment(layers, environ)
+    add_config(layers, config, environ=environ)
+    if development:
+        _add_development(layers)
+    settings, problems = _validated(layers)
+    if settings is None or problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _add_development(layers: Layers) -> None:
+    origin = "development mode"
+    for key, value in DEVELOPMENT.items():
+        layers.offer(key, value, origin=origin)
+    directory = Path(str(layers.values.get("server.data_dir", Settings().server.data_dir)))
+    add_value_file(layers, "secret.keys", path=directory / "secret.key", origin=origin)
+
+
+def _validated(layers: Layers) -> tuple[Settings | None, list[SettingsProblem]]:
+    """The settings, or None, and all problems; pydantic's own error ends here, as it carries the values."""
+    written: dict[str, dict[str, object]] = {section: {} for section in layers.known}
+    for key, value in layers.values.items():
+        section, _, name = key.partition(".")
+        written[section][name] = value
+    try:
+        return Settings.model_validate(written, context=layers.origins), layers.problems
+    except ValidationError as error:
+        return None, [*layers.problems, *(_problem(layers, details) for details in error.errors())]
+
+
+def _problem(layers: Layers, details: ErrorDetails) -> SettingsProblem:
+    """What pydantic found, in our words: the key, the position in a list, the origin."""
+    key = ".".join(str(part) for part in details["loc"][:2])
+    item = f"item {int(details['loc'][2]) + 1} " if len(details["loc"]) > 2 else ""
+    message = details["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    origins = [origin for name, origin in layers.origins.items() if f"{name}.".startswith(f"{key}.")]
+    return SettingsProblem(key, ", ".join(origins), item + message.removeprefix("Input "))
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One setting as `config show` prints it; a secret is never in `value_shown`."""
+
+    key: str
+    value_shown: str
+    origin: str
+    description: str
+    is_secret: bool
+
+
+def describe(settings: Settings) -> list[SettingRow]:
+    """Every setting, in the order of settings.toml."""
+    return [_row(settings, key, declared=declared) for key, declared in _fields()]
+
+
+def _row(settings: Settings, key: str, *, declared: FieldInfo) -> SettingRow:
+    section, _, name = key.partition(".")
+    value = getattr(getattr(settings, section), name)
+    is_secret = _is_secret(declared)
+    shown = ("(hidden)" if value else "(not set)") if is_secret else _shown(value)
+    return SettingRow(key, shown, settings.origins[key], _documented(declared), is_secret)
+
+
+def _fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Every `section.key` and what is declared about it, in the order of declaration."""
+    for section, kind in SECTIONS.items():
+        for name, declared in kind.model_fields.items():
+            yield f"{section}.{name}", declared
+
+
+def _is_secret(declared: FieldInfo) -> bool:
+    return SecretStr in (declared.annotation, *get_args(declared.annotation))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return masked_url(value) if isinstance(value, DatabaseUrl) else str(value)
+
+
+def _documented(declared: FieldInfo) -> str:
+    """The description, with the range or the choices that the type knows."""
+    ranges = [f" From {limit}." for limit in declared.metadata if isinstance(limit, Between)]
+    is_choice = get_origin(declared.annotation) is Literal
+    choices = [f" One of {', '.join(get_args(declared.annotation))}."] if is_choice else []
+    return "".join([declared.description or "", *ranges, *choices])
+
+
+def render_default_toml() -> str:
+    """The whole settings.toml: every key described, every default in a comment, so that nothing is set."""
+    return "\n".join([_HEADER, *(_section_toml(name, kind) for name, kind in SECTIONS.items())])
+
+
+def _section_toml(section: str, kind: type[Section]) -> str:
+    keys = (_key_toml(f"{section}.{name}", declared) for name, declared in kind.model_fields.items())
+    return "\n".join([f"# {kind.__doc__}", f"[{section}]", *keys])
+
+
+def _key_toml(key: str, declared: FieldInfo) -> str:
+    name = key.rpartition(".")[2]
+    if _is_secret(declared):
+        place = f"Not kept here: set {variable(key)}, or {variable(key)}_FILE to the path of a file with it."
+        return f"# {name}: {_documented(declared)}\n# {place}\n"
+    return f"# {_documented(declared)}\n# {name} = {_toml(declared.default)}\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool | int):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(str(value))
+
+
+def common_problems(settings: Settings) -> list[SettingsProblem]:
+    """What no mode accepts: root secrets that can be guessed, `*` with credentials. No secret is shown."""
+    problems = [("secret.keys", message) for message in _key_problems(settings.secret.keys)]
+    if "*" in settings.cors.origins and settings.cors.credentials:
+        problems.append(("cors.origins", "* must not be combined with cors.credentials; list the origins"))
+    return [SettingsProblem(key, settings.origins[key], message) for key, message in problems]
+
+
+def production_problems(settings: Settings) -> list[SettingsProblem]:
+    """Everything for which `usermgmt serve` refuses to start in production, `common_problems` included."""
+    problems = []
+    if not settings.secret.keys:
+        problems.append(("secret.keys", "must be set; generate a key with `usermgmt secrets generate`"))
+    if settings.database.is_sqlite and not settings.database.allow_sqlite:
+        problems.append(("database.url", "must be PostgreSQL in production, unless database.allow_sqlite is set"))
+    if settings.server.workers > 1:
+        problems.append(("server.workers", "must be 1: more than one worker would count limits in memory"))
+    found = [SettingsProblem(key, settings.origins[key], message) for key, message in problems]
+    return found + common_problems(settings)
+
+
+def _key_problems(keys: tuple[SecretStr, ...]) -> Iterator[str]:
+    presented = [key.get_secret_value() for key in keys]
+    for number, key in enumerate(presented, start=1):
+        if len(key.encode()) < SHORTEST_KEY:
+            yield f"key {number} is shorter than {SHORTEST_KEY} bytes"
+        if _is_sample(key):
+            yield f"key {number} is a known sample or repeats itself; use `usermgmt secrets generate`"
+    for (first, one), (second, other) in combinations(enumerate(presented, start=1), 2):
+        if one == other:
+            yield f"keys {first} and {second} are the same"
+
+
+def _is_sample(key: str) -> bool:
+    """Whether the key is known from documentation or is one piece repeated, which no random key is."""
+    plain = re.sub("[ _]", "-", key.strip().lower())
+    is_repetition = plain in (plain + plain)[1:-1]
+    return is_repetition or plain in SAMPLE_KEYS or any(mark in plain for mark in SAMPLE_MARKS)

@@ -1,0 +1,47 @@
+"""Statements on the signing keys."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from usermgmt.signing_keys.models import SigningKey
+
+
+async def list_keys(session: AsyncSession) -> Sequence[SigningKey]:
+    """Every key, retired ones included, oldest first."""
+    return (await session.scalars(select(SigningKey).order_by(SigningKey.created_at, SigningKey.kid))).all()
+
+
+async def insert_key(
+    session: AsyncSession,
+    *,
+    kid: str,
+    algorithm: str,
+    private_key: str,
+    created_at: datetime,
+    activated_at: datetime,
+) -> None:
+    """Add a key."""
+    await session.execute(
+        insert(SigningKey).values(
+            kid=kid,
+            algorithm=algorithm,
+            private_key=private_key,
+            created_at=created_at,
+            activated_at=activated_at,
+            retired_at=None,
+        )
+    )
+
+
+async def update_retirement(session: AsyncSession, kid: str, *, retired_at: datetime) -> bool:
+    """Bring a key's retirement forward to `retired_at`; False when there is no such key or it retires earlier."""
+    changed = await session.execute(
+        update(SigningKey)
+        .where(SigningKey.kid == kid, (SigningKey.retired_at.is_(None)) | (SigningKey.retired_at > retired_at))
+        .values(retired_at=retired_at)
+        .returning(SigningKey.kid)
+    )
+    return changed.one_or_none() is not None

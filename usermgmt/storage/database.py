@@ -1,0 +1,200 @@
+"""The database of the process: its pools, its transactions, and what its faults mean to a client.
+
+Two doors. `begin()` opens a short write transaction that commits when the block is left and rolls back when it raises;
+`read()` opens a connection for reading, where each statement sees what is committed at that moment. Nobody holds either
+while a password is hashed or a response is written.
+
+SQLite has one writer: writes go through a pool of one connection that starts with BEGIN IMMEDIATE, so that they queue
+here and not in the file's lock; readers have connections of their own (WAL).
+"""
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import asyncpg
+from sqlalchemy import event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+
+from usermgmt.errors import DatabaseUnavailable
+from usermgmt.settings import DatabaseSettings
+
+SQLITE_READERS = 4
+SQLITE_BUSY_MILLISECONDS = 5_000
+SQLITE_WRITER_TIMEOUT = 5.0
+
+# SQLSTATE classes and codes (PostgreSQL manual, appendix A) that mean "not now", never "wrong":
+# 08 connection, 53 resources, 57 operator intervention and statement timeout, 55P03 lock timeout, 25006 read-only
+# (a standby during failover), XX000 and 58 a fault of the server below (a distributed one says so when a node is away).
+UNAVAILABLE_STATES = ("08", "53", "57", "58", "55P03", "25006", "XX000")
+REPEATABLE_STATES = ("40001", "40P01")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class RepeatableConflict(Exception):
+    """Two transactions stood in each other's way and the database chose this one to give way."""
+
+
+class Database:
+    """Opens transactions and reads for one process, and says in our own words when it cannot."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._settings = settings
+        self.is_sqlite = settings.is_sqlite
+        if self.is_sqlite:
+            self._writer = _sqlite_engine(settings.url, size=1, timeout=SQLITE_WRITER_TIMEOUT, immediate=True)
+            self._reader = _sqlite_engine(
+                settings.url, size=SQLITE_READERS, timeout=settings.pool_timeout.total_seconds(), immediate=False
+            )
+        else:
+            self._writer = _postgresql_engine(settings)
+            self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine that writes; migrations use it."""
+        return self._writer
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncSession]:
+        """A write transaction: committed when the block is left, rolled back when it raises.
+
+        Raises `DatabaseUnavailable` when the database is away, busy beyond the timeouts or read-only, and
+        `RepeatableConflict` when the transaction lost a deadlock or a serialisation check.
+        """
+        with _faults_translated():
+            async with AsyncSession(self._writer, expire_on_commit=False) as session, session.begin():
+                yield session
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """A connection for reading; raises `DatabaseUnavailable` like `begin`."""
+        with _faults_translated():
+            async with AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session:
+                yield session
+
+    async def is_answering(self) -> bool:
+        """Whether one trivial read succeeds now."""
+        try:
+            async with self.read() as session:
+                await session.execute(text("SELECT 1"))
+        except DatabaseUnavailable:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close every connection. SQLite's threads end with it."""
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+
+def repeated_on_conflict(
+    use_case: Callable[Concatenate[R, P], Awaitable[T]],
+) -> Callable[Concatenate[R, P], Coroutine[Any, Any, T]]:
+    """Run a use case a second time when its transaction lost a deadlock (40P01) or a serialisation check (40001).
+
+    Only for use cases whose last transaction holds all their writes. Losing twice is `DatabaseUnavailable`.
+    """
+
+    @functools.wraps(use_case)
+    async def twice(runtime: R, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await use_case(runtime, *args, **kwargs)
+        except RepeatableConflict:
+            pass
+        try:
+            return await use_case(runtime, *args, **kwargs)
+        except RepeatableConflict as conflict:
+            raise DatabaseUnavailable from conflict
+
+    return twice
+
+
+@contextmanager
+def _faults_translated() -> Iterator[None]:
+    """Turn the faults of driver and pool into `DatabaseUnavailable` or `RepeatableConflict`."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise DatabaseUnavailable("The database is busy. Try again shortly.") from error
+    except DBAPIError as error:
+        _raise_translated(error)
+        raise
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
+        raise DatabaseUnavailable from error
+
+
+def _raise_translated(error: DBAPIError) -> None:
+    """Raise our own word for a database fault that passes; return for one that is ours (a bug)."""
+    state = str(getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None) or "")
+    if state in REPEATABLE_STATES:
+        raise RepeatableConflict from error
+    if error.connection_invalidated or state.startswith(UNAVAILABLE_STATES):
+        raise DatabaseUnavailable from error
+    name = str(getattr(error.orig, "sqlite_errorname", ""))
+    if name.startswith(
+        ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")
+    ):
+        raise DatabaseUnavailable from error
+    if isinstance(error.orig, (OSError, TimeoutError)):
+        raise DatabaseUnavailable from error
+
+
+def _postgresql_engine(settings: DatabaseSettings) -> AsyncEngine:
+    """A pool of a fixed size (an overflow that opens and closes connections under load costs a third of the CPU)."""
+    milliseconds = int(settings.statement_timeout.total_seconds() * 1000)
+    return create_async_engine(
+        settings.url,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_timeout.total_seconds(),
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": settings.connect_timeout.total_seconds(),
+            "command_timeout": settings.statement_timeout.total_seconds() + 1,
+            "server_settings": {
+                "application_name": "usermgmt",
+                "statement_timeout": str(milliseconds),
+                "lock_timeout": str(milliseconds),
+                "idle_in_transaction_session_timeout": str(milliseconds * 2),
+            },
+        },
+    )
+
+
+def _sqlite_engine(url: str, *, size: int, timeout: float, immediate: bool) -> AsyncEngine:
+    """A pool on the file with the pragmas that `docs/decisions` explains."""
+    path = make_url(url).database
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(
+        url, poolclass=AsyncAdaptedQueuePool, pool_size=size, max_overflow=0, pool_timeout=timeout
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: Any, _: ConnectionPoolEntry) -> None:  # the DBAPI has no common type
+        connection.isolation_level = None  # the driver shall not begin transactions of its own
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "foreign_keys=ON",
+            f"busy_timeout={SQLITE_BUSY_MILLISECONDS}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Any) -> None:  # SQLAlchemy's event passes its own connection
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine

@@ -1,0 +1,389 @@
+"""Accounts: changing, deleting and restoring them.
+
+Whoever acts on an account must hold every right that the account holds; and whatever happens, one active admin stays.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypedDict
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from usermgmt.audit import service as audit
+from usermgmt.audit.events import Event, Outcome
+from usermgmt.errors import Conflict, FieldError, Forbidden, RecentSignInRequired, Stale, ValidationFailed
+from usermgmt.permissions import Permission
+from usermgmt.roles import queries as role_queries
+from usermgmt.roles import service as roles
+from usermgmt.roles.service import ExceedsOwnRights
+from usermgmt.runtime import Runtime
+from usermgmt.security.names import email_key, prefix_key, username_key
+from usermgmt.security.principal import Caller
+from usermgmt.sessions import service as sessions
+from usermgmt.sessions.models import RevocationReason
+from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.users import queries
+from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status, User
+from usermgmt.users.service import (
+    FieldNotPermitted,
+    UserNotFound,
+    UserView,
+    names_of,
+    take_names,
+    view_of,
+)
+
+
+class WrongCurrentPassword(Forbidden):
+    """`current_password` is not the account's password."""
+
+    code = "wrong_current_password"
+    detail = "The current password is wrong."
+
+
+class LastAdmin(Conflict):
+    """It would leave no active account with the admin role."""
+
+    code = "last_admin"
+    detail = "This is the last active administrator."
+
+
+class UserNotDeleted(Conflict):
+    """Only a deleted account can be restored."""
+
+    code = "user_not_deleted"
+    detail = "This user is not deleted."
+
+
+class UserChanged(Stale):
+    """The account is no longer at the version that `If-Match` names, or changed while this request was checked."""
+
+    code = "user_changed"
+    detail = "The user has changed since you read it."
+
+
+class Changes(TypedDict, total=False):
+    """What is to be set. A key that is absent is left alone; `attributes` is the whole new document."""
+
+    username: str
+    email: str
+    display_name: str | None
+    attributes: dict[str, Any]
+    password: str
+    status: Status
+    roles: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A wish to change an account: what to set, what proves that it is the owner, and which versions it is for.
+
+    `merge_attributes`, when given, makes the new attributes from the present ones (RFC 7396).
+    """
+
+    changes: Changes = field(default_factory=dict)  # type: ignore[assignment]  # an empty TypedDict is a dict
+    current_password: str | None = None
+    is_expected: Callable[[int], bool] = lambda _: True
+    merge_attributes: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+
+@repeated_on_conflict
+async def update_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: Demand) -> UserView:
+    """Set fields of an account, all or none, with the record of it.
+
+    A new password ends the account's other sessions; a new e-mail address is unverified; disabling ends every session.
+    Refused: `UserNotFound`, `FieldNotPermitted`, `ExceedsOwnRights`, `UserChanged`, `UsernameTaken`, `EmailTaken`,
+    `LastAdmin`, and for one's own password, name or address without proof: `RecentSignInRequired`,
+    `WrongCurrentPassword`.
+    """
+    changes = demand.changes
+    if "status" in changes and not caller.has(Permission.USERS_WRITE):
+        raise FieldNotPermitted
+    if "roles" in changes and not caller.has(Permission.ROLES_GRANT):
+        raise FieldNotPermitted
+    verified = await _prove_ownership(runtime, caller, user_id, demand)
+    new_hash = await runtime.hasher.hash(changes["password"]) if "password" in changes else None
+    now = runtime.clock.now()
+    may_remove_admin = "status" in changes or "roles" in changes
+    async with runtime.database.begin() as session, _admin_kept(session, needed=may_remove_admin):
+        user = await _held_user(session, caller, user_id, demand)
+        if verified is not None and user.password_changed_at != verified.password_changed_at:
+            raise UserChanged
+        values = _columns(user, demand, new_hash, now)
+        regranted = "roles" in changes and await _replace_roles(session, caller, user_id, set(changes["roles"]), now)
+        updated = await _write(session, user, values, now) if values or regranted else user
+        await _follow_up(session, caller, updated, values, now)
+        return await view_of(session, updated)
+
+
+@repeated_on_conflict
+async def delete_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: Demand) -> None:
+    """Delete an account: it leaves every answer, its sessions end, its names stay reserved until it is erased.
+
+    Refused: `UserNotFound`, `ExceedsOwnRights`, `UserChanged`, `LastAdmin`; for one's own account without
+    `users:delete` also `RecentSignInRequired`, `WrongCurrentPassword`.
+    """
+    if caller.is_user(user_id) and not caller.has(Permission.USERS_DELETE):
+        await _confirm_owner(runtime, caller, user_id, demand.current_password)
+    now = runtime.clock.now()
+    async with runtime.database.begin() as session, _admin_kept(session):
+        user = await _held_user(session, caller, user_id, demand)
+        await _write(session, user, {"deleted_at": now}, now)
+        await sessions.end_all_sessions(session, caller, user_id, at=now, reason=RevocationReason.USER_DELETED)
+        await audit.record(session, Event.USER_DELETED, caller=caller, at=now, user_id=user_id)
+
+
+@repeated_on_conflict
+async def restore_user(runtime: Runtime, caller: Caller, user_id: UUID) -> UserView:
+    """Undo a deletion: the account is as it was, but signed out. Refused: `UserNotFound`, `UserNotDeleted`,
+    `ExceedsOwnRights`.
+    """
+    now = runtime.clock.now()
+    async with runtime.database.begin() as session:
+        user = await queries.find_user_for_update(session, user_id)
+        if user is None:
+            raise UserNotFound
+        await _refuse_exceeding(session, caller, user_id)
+        if user.deleted_at is None:
+            raise UserNotDeleted
+        restored = await _write(session, user, {"deleted_at": None}, now)
+        await audit.record(session, Event.USER_RESTORED, caller=caller, at=now, user_id=user_id)
+        return await view_of(session, restored)
+
+
+@repeated_on_conflict
+async def grant_role(runtime: Runtime, caller: Caller, user_id: UUID, role: str) -> None:
+    """Give a role over everything; does nothing when it is held. Refused: `UserNotFound`, `RoleNotFound`,
+    `ExceedsOwnRights`.
+    """
+    now = runtime.clock.now()
+    async with runtime.database.begin() as session:
+        user = await _held_with_role(session, caller, user_id, role)
+        if await roles.grant_role(session, caller, user_id, role, at=now):
+            await _write(session, user, {}, now)
+
+
+@repeated_on_conflict
+async def revoke_role(runtime: Runtime, caller: Caller, user_id: UUID, role: str) -> None:
+    """Take a role away; does nothing when it is not held. Refused: `UserNotFound`, `RoleNotFound`,
+    `ExceedsOwnRights`, `LastAdmin`.
+    """
+    now = runtime.clock.now()
+    async with runtime.database.begin() as session, _admin_kept(session):
+        user = await _held_with_role(session, caller, user_id, role)
+        if await roles.revoke_role(session, caller, user_id, role, at=now):
+            await _write(session, user, {}, now)
+
+
+def merged(present: Any, patch: Any) -> Any:
+    """Apply a JSON Merge Patch to a document (RFC 7396, section 2)."""
+    if not isinstance(patch, dict):
+        return {} if patch is None else patch
+    result = dict(present) if isinstance(present, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), value)
+    return result
+
+
+# Who may
+
+
+async def _prove_ownership(runtime: Runtime, caller: Caller, user_id: UUID, demand: Demand) -> User | None:
+    """Have the owner prove themselves where the change is sensitive; the account whose password was verified."""
+    changes = demand.changes
+    if not caller.is_user(user_id) or not {"password", "username", "email"} & changes.keys():
+        return None
+    async with runtime.database.read() as session:
+        user = await queries.find_user(session, user_id)
+    if user is None:
+        raise UserNotFound
+    if "password" in changes:
+        if demand.current_password is None and user.password_hash is not None:
+            raise ValidationFailed([_CURRENT_PASSWORD_REQUIRED])
+        return await _confirm_owner(runtime, caller, user_id, demand.current_password)
+    if _renames(user, changes):
+        return await _confirm_owner(runtime, caller, user_id, demand.current_password)
+    return None
+
+
+async def _confirm_owner(runtime: Runtime, caller: Caller, user_id: UUID, password: str | None) -> User | None:
+    """Accept a recent sign-in, or verify the password if one was sent; a wrong one is recorded and refused."""
+    if password is None:
+        if not is_fresh(runtime, caller):
+            raise RecentSignInRequired
+        return None
+    async with runtime.database.read() as session:
+        user = await queries.find_user(session, user_id)
+    verdict = await runtime.hasher.verify(password, user.password_hash if user else None)
+    if user is not None and verdict.matches:
+        return user
+    async with runtime.database.begin() as session:
+        await audit.record(
+            session,
+            Event.REAUTHENTICATION_FAILED,
+            caller=caller,
+            at=runtime.clock.now(),
+            user_id=user_id,
+            outcome=Outcome.FAILURE,
+        )
+    raise WrongCurrentPassword
+
+
+def is_fresh(runtime: Runtime, caller: Caller) -> bool:
+    """Whether the caller proved who they are a short while ago (`tokens.fresh_lifetime`)."""
+    if caller.principal is None:
+        return caller.is_operator
+    return runtime.clock.now() - caller.principal.authenticated_at <= runtime.settings.tokens.fresh_lifetime
+
+
+async def _held_user(session: AsyncSession, caller: Caller, user_id: UUID, demand: Demand) -> User:
+    """The account, held against other writers, after all that may refuse the caller has had its say."""
+    user = await queries.find_user_for_update(session, user_id)
+    if user is None or user.deleted_at is not None:
+        raise UserNotFound
+    if not caller.is_user(user_id):
+        await _refuse_exceeding(session, caller, user_id)
+    if not demand.is_expected(user.version):
+        raise UserChanged
+    return user
+
+
+async def _held_with_role(session: AsyncSession, caller: Caller, user_id: UUID, role: str) -> User:
+    """The account, held, once the role exists and neither it nor the account exceeds the caller."""
+    record = await role_queries.find_role(session, role)
+    if record is None:
+        raise roles.RoleNotFound
+    if not caller.covers(record.permissions):
+        raise ExceedsOwnRights
+    return await _held_user(session, caller, user_id, Demand())
+
+
+async def _refuse_exceeding(session: AsyncSession, caller: Caller, user_id: UUID) -> None:
+    if not caller.covers((await role_queries.find_rights(session, user_id)).permissions):
+        raise ExceedsOwnRights
+
+
+@asynccontextmanager
+async def _admin_kept(session: AsyncSession, *, needed: bool = True) -> AsyncIterator[None]:
+    """Let the block do what may remove an admin, one transaction at a time; undo it if it removed the last one."""
+    if not needed:
+        yield
+        return
+    await role_queries.lock_admin_role(session)
+    had_admin = await queries.has_active_admin(session)
+    yield
+    if had_admin and not await queries.has_active_admin(session):
+        raise LastAdmin
+
+
+# What changes
+
+
+def _columns(user: User, demand: Demand, new_hash: str | None, now: datetime) -> dict[str, Any]:
+    """The columns whose values change, with their new values."""
+    changes = demand.changes
+    wanted: dict[str, Any] = {}
+    if "username" in changes:
+        wanted |= {"username": changes["username"], "username_key": username_key(changes["username"])}
+    if "email" in changes:
+        address = email_key(changes["email"])
+        wanted |= {"email": address.address, "email_key": address.key}
+        if address.key != user.email_key:
+            wanted["email_verified_at"] = None
+    if "display_name" in changes:
+        name = changes["display_name"]
+        wanted |= {"display_name": name, "display_name_key": prefix_key(name) if name else None}
+    if "attributes" in changes:
+        wanted["attributes"] = changes["attributes"]
+    if demand.merge_attributes is not None:
+        wanted["attributes"] = _bounded(demand.merge_attributes(user.attributes))
+    if "status" in changes:
+        wanted["status"] = changes["status"]
+    if new_hash is not None:
+        wanted |= {"password_hash": new_hash, "password_changed_at": now}
+    return {column: value for column, value in wanted.items() if getattr(user, column) != value}
+
+
+def _bounded(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a merge that outgrew what an account may carry."""
+    if len(json.dumps(attributes, ensure_ascii=False).encode()) > MAX_ATTRIBUTES_BYTES:
+        raise ValidationFailed([_ATTRIBUTES_TOO_LONG])
+    return attributes
+
+
+def _renames(user: User, changes: Changes) -> bool:
+    username, email = changes.get("username"), changes.get("email")
+    return (username is not None and username != user.username) or (
+        email is not None and email_key(email).address != user.email
+    )
+
+
+async def _write(session: AsyncSession, user: User, values: dict[str, Any], now: datetime) -> User:
+    """Write columns and the next version, exchanging login names where they change."""
+    before = names_of(user)
+    updated = await queries.update_user(session, user.id, version=user.version, values={**values, "updated_at": now})
+    if updated is None:
+        raise UserChanged
+    after = names_of(updated)
+    for name in sorted(name for name, kind in before.items() if after.get(name) != kind):
+        await queries.delete_login_name(session, name, user_id=user.id)
+    taken = {name: kind for name, kind in after.items() if before.get(name) != kind}
+    await take_names(session, user.id, taken)
+    return updated
+
+
+async def _follow_up(session: AsyncSession, caller: Caller, user: User, values: dict[str, Any], now: datetime) -> None:
+    """End the sessions that the change ends, and record what was done."""
+    disabled = values.get("status") == Status.DISABLED
+    if disabled:
+        await sessions.end_all_sessions(session, caller, user.id, at=now, reason=RevocationReason.USER_DISABLED)
+    elif "password_hash" in values:
+        own = caller.principal.session_id if caller.principal and caller.is_user(user.id) else None
+        await sessions.end_all_sessions(
+            session, caller, user.id, at=now, reason=RevocationReason.PASSWORD_CHANGED, keep=own
+        )
+    if "status" in values:
+        event = Event.USER_DISABLED if disabled else Event.USER_ENABLED
+        await audit.record(session, event, caller=caller, at=now, user_id=user.id)
+    if "password_hash" in values:
+        await audit.record(session, Event.PASSWORD_CHANGED, caller=caller, at=now, user_id=user.id)
+    fields = sorted(values.keys() & _RECORDED_FIELDS)
+    if fields:
+        await audit.record(
+            session, Event.USER_UPDATED, caller=caller, at=now, user_id=user.id, details={"fields": fields}
+        )
+
+
+async def _replace_roles(session: AsyncSession, caller: Caller, user_id: UUID, wanted: set[str], now: datetime) -> bool:
+    """Make the roles held over everything exactly these; what is given and what is taken must be within reach.
+
+    Whether anything changed.
+    """
+    held = set((await role_queries.list_role_names(session, [user_id]))[user_id])
+    await roles.check_grantable(session, caller, sorted(wanted))
+    taken = await role_queries.find_roles(session, held - wanted)
+    if not all(caller.covers(role.permissions) for role in taken.values()):
+        raise ExceedsOwnRights
+    for role in sorted(wanted - held):
+        await roles.grant_role(session, caller, user_id, role, at=now)
+    for role in sorted(held - wanted):
+        await roles.revoke_role(session, caller, user_id, role, at=now)
+    return held != wanted
+
+
+_RECORDED_FIELDS = frozenset({"username", "email", "display_name", "attributes"})
+_ATTRIBUTES_TOO_LONG = FieldError(
+    code="too_long",
+    detail=f"The attributes would be longer than {MAX_ATTRIBUTES_BYTES} bytes of JSON.",
+    pointer="/attributes",
+)
+_CURRENT_PASSWORD_REQUIRED = FieldError(
+    code="current_password_required", detail="Send your current password too.", pointer="/current_password"
+)

@@ -1,0 +1,74 @@
+"""The tables of accounts: the account itself, and the names that sign in to it."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Index, Integer, PrimaryKeyConstraint, String, Uuid
+from sqlalchemy.orm import Mapped, mapped_column
+
+from usermgmt.storage.types import Base, UtcDateTime, json_document, key_text, long_text
+
+MAX_ATTRIBUTES_BYTES = 8 * 1024
+
+
+class Status(StrEnum):
+    """Whether an account may sign in."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class NameKind(StrEnum):
+    """What a login name is to its account."""
+
+    USERNAME = "username"
+    EMAIL = "email"
+
+
+class User(Base):
+    """One account. Names are kept as typed, and as their canonical keys, which are what is compared and sorted."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="pk_users"),
+        CheckConstraint("status IN ('active', 'disabled')", name="ck_users_status"),
+        Index("ix_users_created", "created_at", "id"),
+        Index("ix_users_username", "username_key", "id"),
+        Index("ix_users_email", "email_key", "id"),
+        Index("ix_users_display_name", "display_name_key", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(Uuid)
+    username: Mapped[str] = mapped_column(String(255))
+    username_key: Mapped[str] = mapped_column(key_text(255))
+    email: Mapped[str] = mapped_column(String(320))
+    email_key: Mapped[str] = mapped_column(key_text(320))
+    display_name: Mapped[str | None] = mapped_column(String(255))
+    display_name_key: Mapped[str | None] = mapped_column(key_text(512))
+    password_hash: Mapped[str | None] = mapped_column(long_text())
+    status: Mapped[str] = mapped_column(String(16))
+    email_verified_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    attributes: Mapped[dict[str, Any]] = mapped_column(json_document())  # the application's own document
+    version: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    password_changed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_login_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class LoginName(Base):
+    """One name that leads to an account; its key makes usernames and e-mail addresses unique together.
+
+    No foreign key and no second index: this small table is the only one that is not keyed by the account, so that
+    the rest can be spread over several databases later.
+    """
+
+    __tablename__ = "login_names"
+    __table_args__ = (PrimaryKeyConstraint("name", name="pk_login_names"),)
+
+    name: Mapped[str] = mapped_column(key_text(320))
+    kind: Mapped[str] = mapped_column(String(16))
+    user_id: Mapped[UUID] = mapped_column(Uuid)

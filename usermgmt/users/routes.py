@@ -1,0 +1,339 @@
+"""The routes of accounts."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import urlencode
+from uuid import UUID
+
+import msgspec
+from quart import Blueprint, Response, request
+
+from usermgmt.audit.events import Event
+from usermgmt.errors import InvalidHeader, Overloaded, RecentSignInRequired
+from usermgmt.http.access import (
+    accepts_header,
+    answers,
+    emits,
+    limited,
+    refuses,
+    require,
+)
+from usermgmt.http.answers import answer, encode, entity_tag, expected_version, json_response, no_content, versioned
+from usermgmt.http.body import raw_body
+from usermgmt.http.context import caller, client, principal, runtime
+from usermgmt.idempotency.service import (
+    IdempotencyKeyReused,
+    RequestInProgress,
+    StoredAnswer,
+    idempotent_request,
+)
+from usermgmt.permissions import Permission
+from usermgmt.roles.service import ExceedsOwnRights, RoleNotFound
+from usermgmt.security.names import login_name_key, prefix_key
+from usermgmt.settings import Settings
+from usermgmt.storage.pages import InvalidCursor, Position, list_digest, read_cursor, write_cursor
+from usermgmt.users import changes, service
+from usermgmt.users.changes import (
+    Changes,
+    Demand,
+    LastAdmin,
+    UserChanged,
+    UserNotDeleted,
+    WrongCurrentPassword,
+)
+from usermgmt.users.lists import Filters
+from usermgmt.users.models import Status
+from usermgmt.users.schemas import (
+    CreateUser,
+    DeleteUser,
+    ListedUser,
+    ListUsers,
+    PatchUser,
+    UpdateUser,
+    UserOut,
+    UserPageOut,
+)
+from usermgmt.users.service import (
+    EmailTaken,
+    FieldNotPermitted,
+    NewUser,
+    Once,
+    UsernameTaken,
+    UserNotFound,
+    UserView,
+)
+
+blueprint = Blueprint("users", __name__, url_prefix="/api/users")
+
+MAX_IDEMPOTENCY_KEY = 255
+
+_UPDATE_EVENTS = (
+    Event.USER_UPDATED,
+    Event.PASSWORD_CHANGED,
+    Event.USER_DISABLED,
+    Event.USER_ENABLED,
+    Event.ROLE_GRANTED,
+    Event.ROLE_REVOKED,
+    Event.SESSION_REVOKED,
+    Event.REAUTHENTICATION_FAILED,
+)
+_UPDATE_REFUSALS = (
+    UserNotFound,
+    UsernameTaken,
+    EmailTaken,
+    FieldNotPermitted,
+    ExceedsOwnRights,
+    LastAdmin,
+    UserChanged,
+    InvalidHeader,
+    RecentSignInRequired,
+    WrongCurrentPassword,
+    Overloaded,
+)
+
+
+def registration_is_open(settings: Settings) -> bool:
+    """Whether anybody may register."""
+    return settings.registration.mode == "open"
+
+
+@blueprint.get("")
+@require(Permission.USERS_READ)
+@limited("read")
+@answers(200, UserPageOut)
+@refuses(InvalidCursor)
+async def list_users(query: ListUsers) -> Response:
+    """List users, a page at a time."""
+    digest = list_digest(principal().user_id, *(getattr(query, name) for name in _BOUND_TO_CURSOR))
+    position = read_cursor(query.cursor, digest=digest, secrets=runtime().secrets) if query.cursor else None
+    found = await service.list_users(
+        runtime(), _filters(query), order=query.sort, position=position, limit=query.limit, count=query.count
+    )
+    return _page_answer(query, found, digest)
+
+
+@blueprint.post("")
+@require(Permission.USERS_WRITE, or_when=registration_is_open)
+@limited("register")
+@emits(Event.USER_CREATED)
+@answers(201, UserOut)
+@refuses(
+    UsernameTaken, EmailTaken, FieldNotPermitted, ExceedsOwnRights, IdempotencyKeyReused, RequestInProgress, Overloaded
+)
+@accepts_header("Idempotency-Key")
+async def create_user(body: CreateUser) -> Response:
+    """Register, or create a user."""
+    made = await service.register_user(runtime(), caller(), _new_user(body), once=await _once())
+    if isinstance(made, StoredAnswer):
+        return _repeated(made)
+    return versioned(UserOut.of(made), made.user.version, 201, headers={"Location": _location(made.user.id)})
+
+
+@blueprint.get("/<user_ref:user_id>")
+@require(Permission.USERS_READ, or_self="user_id")
+@limited("read")
+@answers(200, UserOut)
+@answers(304)
+@refuses(UserNotFound)
+@accepts_header("If-None-Match")
+async def get_user(user_id: UUID) -> Response:
+    """Return one user."""
+    view = await service.get_user(runtime(), user_id)
+    return versioned(UserOut.of(view), view.user.version)
+
+
+@blueprint.put("/<user_ref:user_id>")
+@require(Permission.USERS_WRITE, or_self="user_id")
+@limited("write")
+@emits(*_UPDATE_EVENTS)
+@answers(200, UserOut)
+@refuses(*_UPDATE_REFUSALS)
+@accepts_header("If-Match")
+async def update_user(user_id: UUID, body: UpdateUser) -> Response:
+    """Set the fields that are sent, leave the others alone."""
+    demand = Demand(_changes(body), body.current_password, expected_version())
+    return _updated(await changes.update_user(runtime(), caller(), user_id, demand))
+
+
+@blueprint.patch("/<user_ref:user_id>")
+@require(Permission.USERS_WRITE, or_self="user_id")
+@limited("write")
+@emits(*_UPDATE_EVENTS)
+@answers(200, UserOut)
+@refuses(*_UPDATE_REFUSALS)
+@accepts_header("If-Match")
+async def patch_user(user_id: UUID, body: PatchUser) -> Response:
+    """Apply a JSON Merge Patch."""
+    wanted = _changes(body)
+    patch = wanted.pop("attributes", None) if "attributes" in wanted else _NO_PATCH
+    merge = None if patch is _NO_PATCH else lambda present: changes.merged(present, patch)
+    demand = Demand(wanted, body.current_password, expected_version(), merge_attributes=merge)
+    return _updated(await changes.update_user(runtime(), caller(), user_id, demand))
+
+
+@blueprint.delete("/<user_ref:user_id>")
+@require(Permission.USERS_DELETE, or_self="user_id")
+@limited("write")
+@emits(Event.USER_DELETED, Event.SESSION_REVOKED, Event.REAUTHENTICATION_FAILED)
+@answers(204)
+@refuses(
+    UserNotFound,
+    ExceedsOwnRights,
+    LastAdmin,
+    UserChanged,
+    InvalidHeader,
+    RecentSignInRequired,
+    WrongCurrentPassword,
+    Overloaded,
+)
+@accepts_header("If-Match")
+async def delete_user(user_id: UUID, body: DeleteUser | None) -> Response:
+    """Delete a user; an administrator can restore it until it is erased."""
+    password = body.current_password if body is not None else None
+    await changes.delete_user(
+        runtime(), caller(), user_id, Demand(current_password=password, is_expected=expected_version())
+    )
+    return no_content()
+
+
+@blueprint.post("/<user_ref:user_id>/restore")
+@require(Permission.USERS_DELETE)
+@limited("write")
+@emits(Event.USER_RESTORED)
+@answers(200, UserOut)
+@refuses(UserNotFound, UserNotDeleted, ExceedsOwnRights)
+async def restore_user(user_id: UUID) -> Response:
+    """Undo a deletion."""
+    return _updated(await changes.restore_user(runtime(), caller(), user_id))
+
+
+@blueprint.put("/<user_ref:user_id>/roles/<role_name:role>")
+@require(Permission.ROLES_GRANT)
+@limited("admin")
+@emits(Event.ROLE_GRANTED)
+@answers(204)
+@refuses(UserNotFound, RoleNotFound, ExceedsOwnRights)
+async def grant_role(user_id: UUID, role: str) -> Response:
+    """Give a role to a user."""
+    await changes.grant_role(runtime(), caller(), user_id, role)
+    return no_content()
+
+
+@blueprint.delete("/<user_ref:user_id>/roles/<role_name:role>")
+@require(Permission.ROLES_GRANT)
+@limited("admin")
+@emits(Event.ROLE_REVOKED)
+@answers(204)
+@refuses(UserNotFound, RoleNotFound, ExceedsOwnRights, LastAdmin)
+async def revoke_role(user_id: UUID, role: str) -> Response:
+    """Take a role from a user."""
+    await changes.revoke_role(runtime(), caller(), user_id, role)
+    return no_content()
+
+
+# From bodies and queries
+
+
+_NO_PATCH: Any = object()  # tells "no attributes sent" from "null sent"
+_BOUND_TO_CURSOR = ("sort", "q", "email", "username", "status", "role", "created_after", "created_before")
+
+
+def _new_user(body: CreateUser) -> NewUser:
+    return NewUser(
+        username=body.username,
+        email=body.email,
+        password=body.password,
+        display_name=body.display_name,
+        attributes=body.attributes,
+        status=Status(body.status) if body.status is not None else None,
+        roles=body.roles,
+    )
+
+
+def _changes(body: UpdateUser | PatchUser) -> Changes:
+    """The fields that were sent."""
+    sent = {name: getattr(body, name) for name in body.model_fields_set if name != "current_password"}
+    if "status" in sent:
+        sent["status"] = Status(sent["status"])
+    return cast("Changes", sent)
+
+
+def _filters(query: ListUsers) -> Filters:
+    return Filters(
+        prefix=prefix_key(query.q) if query.q is not None else None,
+        email_key=_exact_key(query.email),
+        username_key=_exact_key(query.username),
+        status=query.status,
+        role=query.role,
+        created_after=query.created_after,
+        created_before=query.created_before,
+    )
+
+
+def _exact_key(name: str | None) -> str | None:
+    """The key of a name; of what cannot be a name, a key that nobody has."""
+    return None if name is None else (login_name_key(name) or "")
+
+
+async def _once() -> Once | None:
+    """The request's Idempotency-Key, if it has one."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY or not key.isprintable():
+        raise InvalidHeader(f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} printable characters.")
+    user_id = caller().user_id
+    asker = f"user:{user_id}" if user_id is not None else f"address:{client().address}"
+    content = f"{request.method} {request.path}\n".encode() + await raw_body()
+    named = idempotent_request(asker, key, content, secrets=runtime().secrets)
+    return Once(named, lambda view: encode(UserOut.of(view)).decode())
+
+
+# To answers
+
+
+def _updated(view: UserView) -> Response:
+    return versioned(UserOut.of(view), view.user.version)
+
+
+def _location(user_id: UUID | str) -> str:
+    """The address of a user, on the configured base and never on a Host header."""
+    return f"{runtime().settings.server.public_url}/api/users/{user_id}"
+
+
+def _repeated(stored: StoredAnswer) -> Response:
+    """The answer that the first request under the key was given."""
+    user = msgspec.json.decode(stored.body, type=UserOut)
+    headers = {
+        "Idempotency-Replayed": "true",
+        "Location": _location(user.id),
+        "ETag": entity_tag(user.version),
+        "Cache-Control": "private, no-cache",
+    }
+    return json_response(stored.body, stored.status, headers=headers)
+
+
+def _page_answer(query: ListUsers, found: service.UserPage, digest: bytes) -> Response:
+    fields = frozenset(query.fields.split(",")) if query.fields is not None else frozenset(UserOut.__struct_fields__)
+    following, before = _cursor(found.page.next, digest), _cursor(found.page.previous, digest)
+    body = UserPageOut(
+        items=[ListedUser.of(view, fields) for view in found.page.items], next_cursor=following, prev_cursor=before
+    )
+    if found.count is not None:
+        body.count, body.count_is_exact = found.count, found.is_count_exact
+    return answer(body, headers=_links({"next": following, "prev": before}))
+
+
+def _cursor(position: Position | None, digest: bytes) -> str | None:
+    return write_cursor(position, digest=digest, secrets=runtime().secrets) if position is not None else None
+
+
+def _links(cursors: Mapping[str, str | None]) -> dict[str, str]:
+    """The Link header (RFC 8288) of a page: the same query with other cursors."""
+    kept = [(name, value) for name, value in request.args.items() if name != "cursor"]
+    links = [
+        f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="{name}"'
+        for name, cursor in cursors.items()
+        if cursor is not None
+    ]
+    return {"Link": ", ".join(links)} if links else {}

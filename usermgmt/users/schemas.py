@@ -1,0 +1,227 @@
+"""What goes in and out of the routes of accounts."""
+
+import json
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from usermgmt.http.answers import Timestamp, timestamp
+from usermgmt.http.fields import QueryTime, RequestModel, refused
+from usermgmt.runtime import Runtime
+from usermgmt.security.names import InvalidName, display_name_problem, email_key, username_key
+from usermgmt.users.lists import Count, Order
+from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status
+from usermgmt.users.service import UserView
+
+MAX_ROLES = 20
+PATTERN_ROLE = r"^[a-z][a-z0-9_-]{0,63}$"
+
+ABSENT: Any = None  # the default of fields that have none: what was not sent is not in `model_fields_set`
+
+
+def _username(value: str) -> str:
+    try:
+        username_key(value)
+    except InvalidName as problem:
+        raise refused(problem.code, problem.detail) from None
+    return value
+
+
+def _email(value: str) -> str:
+    try:
+        email_key(value)
+    except InvalidName as problem:
+        raise refused(problem.code, problem.detail) from None
+    return value
+
+
+def _display_name(value: str) -> str:
+    if (problem := display_name_problem(value)) is not None:
+        raise refused("invalid_display_name", problem)
+    return value
+
+
+def _attributes(value: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(value, ensure_ascii=False).encode()) > MAX_ATTRIBUTES_BYTES:
+        raise refused("too_long", f"The attributes are longer than {MAX_ATTRIBUTES_BYTES} bytes of JSON.")
+    return value
+
+
+def _format(name: str, **more: Any) -> dict[str, Any]:
+    return {"format": name, **more}
+
+
+Username = Annotated[
+    str, AfterValidator(_username), Field(json_schema_extra=_format("username", minLength=1, maxLength=64))
+]
+Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra=_format("email", maxLength=254))]
+DisplayName = Annotated[
+    str, AfterValidator(_display_name), Field(json_schema_extra=_format("display-name", minLength=1, maxLength=100))
+]
+Password = Annotated[str, Field(json_schema_extra=_format("password", minLength=1))]
+Attributes = Annotated[dict[str, Any], AfterValidator(_attributes)]
+Roles = Annotated[list[Annotated[str, Field(pattern=PATTERN_ROLE)]], Field(max_length=MAX_ROLES)]
+StatusName = Literal["active", "disabled"]
+
+
+class _NewPassword(RequestModel):
+    """The check of a new password, beside the names that it must not be."""
+
+    @field_validator("password", check_fields=False)
+    @classmethod
+    def _acceptable(cls, value: str | None, info: ValidationInfo) -> str | None:
+        runtime: Runtime | None = info.context
+        if value is None or runtime is None:
+            return value
+        names = [info.data.get(name) for name in ("username", "email", "display_name")]
+        problem = runtime.password_policy.problem(value, names=[name for name in names if name])
+        if problem is not None:
+            raise refused(problem.code, problem.detail)
+        return value
+
+
+class CreateUser(_NewPassword):
+    """A new account."""
+
+    username: Username
+    email: Email
+    display_name: DisplayName | None = None
+    password: Password
+    attributes: Attributes = Field(default_factory=dict)
+    status: StatusName | None = Field(None, description="Needs users:write.")
+    roles: Roles | None = Field(None, description="Needs users:write; only roles within your own rights.")
+
+
+class UpdateUser(_NewPassword):
+    """What to set. A field that is absent is left alone."""
+
+    username: Username = ABSENT
+    email: Email = ABSENT
+    display_name: DisplayName | None = None
+    password: Password = ABSENT
+    current_password: str | None = Field(
+        None, description="Proves that you are the owner: for a new password, and for a new name when not fresh."
+    )
+    attributes: Attributes = ABSENT
+    status: StatusName = Field(ABSENT, description="Needs users:write.")
+    roles: Roles = Field(ABSENT, description="Needs roles:grant.")
+
+
+class PatchUser(_NewPassword):
+    """A JSON Merge Patch (RFC 7396): what is absent stays, null clears, attributes are merged name by name."""
+
+    username: Username = ABSENT
+    email: Email = ABSENT
+    display_name: DisplayName | None = None
+    password: Password = ABSENT
+    current_password: str | None = Field(None, description="As for PUT.")
+    attributes: Attributes | None = Field(None, description="null empties it; a name with null is removed.")
+    status: StatusName = Field(ABSENT, description="Needs users:write.")
+    roles: Roles = Field(ABSENT, description="Needs roles:grant.")
+
+
+class DeleteUser(RequestModel):
+    """Proof that it is the owner who deletes the account."""
+
+    current_password: str | None = None
+
+
+class ListUsers(RequestModel):
+    """Which accounts, in which order, which page."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+    cursor: Annotated[str, Field(max_length=2048)] | None = None
+    sort: Order = Order.CREATED
+    q: Annotated[str, Field(min_length=1, max_length=254)] | None = Field(
+        None, description="The beginning of the username, the e-mail address or the display name."
+    )
+    email: Annotated[str, Field(max_length=320)] | None = None
+    username: Annotated[str, Field(max_length=255)] | None = None
+    status: Status | None = None
+    role: Annotated[str, Field(max_length=64)] | None = None
+    created_after: QueryTime | None = None
+    created_before: QueryTime | None = None
+    fields: str | None = Field(None, description="A comma-separated selection of a user's fields.")
+    count: Count = Count.NONE
+
+    @field_validator("fields")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        unknown = sorted(set(value.split(",")) - set(UserOut.__struct_fields__)) if value is not None else []
+        if unknown:
+            raise refused("not_an_option", f"There is no field {unknown[0][:50]!r}.")
+        return value
+
+
+class UserOut(msgspec.Struct, kw_only=True):
+    """An account."""
+
+    id: str
+    username: str
+    email: str
+    display_name: str | None
+    status: Literal["active", "disabled"]
+    roles: list[str]
+    groups: list[str]
+    attributes: dict[str, Any]
+    email_verified: bool
+    created_at: Timestamp
+    updated_at: Timestamp
+    last_login_at: Timestamp | None
+    version: int
+
+    @classmethod
+    def of(cls, view: UserView) -> "UserOut":
+        """The account as clients see it: no hash, no key, no column of our own."""
+        user = view.user
+        return cls(
+            id=str(user.id),
+            username=user.username,
+            email=user.email,
+            display_name=user.display_name,
+            status="active" if user.status == Status.ACTIVE else "disabled",
+            roles=list(view.roles),
+            groups=[],  # there are no groups yet, so nobody is in one
+            attributes=user.attributes,
+            email_verified=user.email_verified_at is not None,
+            created_at=timestamp(user.created_at),
+            updated_at=timestamp(user.updated_at),
+            last_login_at=timestamp(user.last_login_at) if user.last_login_at is not None else None,
+            version=user.version,
+        )
+
+
+class ListedUser(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """An account in a list: all of its fields, or those that `fields` selects."""
+
+    id: str | UnsetType = UNSET
+    username: str | UnsetType = UNSET
+    email: str | UnsetType = UNSET
+    display_name: str | UnsetType | None = UNSET
+    status: Literal["active", "disabled"] | UnsetType = UNSET
+    roles: list[str] | UnsetType = UNSET
+    groups: list[str] | UnsetType = UNSET
+    attributes: dict[str, Any] | UnsetType = UNSET
+    email_verified: bool | UnsetType = UNSET
+    created_at: Timestamp | UnsetType = UNSET
+    updated_at: Timestamp | UnsetType = UNSET
+    last_login_at: Timestamp | UnsetType | None = UNSET
+    version: int | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, view: UserView, fields: frozenset[str]) -> "ListedUser":
+        """Those fields of an account."""
+        whole = UserOut.of(view)
+        return cls(**{name: getattr(whole, name) for name in fields})
+
+
+class UserPageOut(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A page of accounts. `count` and `count_is_exact` are there when they were asked for."""
+
+    items: list[ListedUser]
+    next_cursor: str | None
+    prev_cursor: str | None
+    count: int | UnsetType = UNSET
+    count_is_exact: bool | UnsetType = UNSET

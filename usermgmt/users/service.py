@@ -1,0 +1,234 @@
+"""Accounts: registering, reading, listing.
+
+Changing, deleting and restoring them is in `usermgmt.users.changes`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from usermgmt.audit import service as audit
+from usermgmt.audit.events import Event
+from usermgmt.errors import Conflict, Forbidden, NotFound
+from usermgmt.idempotency import service as idempotency
+from usermgmt.idempotency.service import AnsweredMeanwhile, IdempotentRequest, StoredAnswer
+from usermgmt.identifiers import new_id
+from usermgmt.permissions import Permission
+from usermgmt.roles import queries as role_queries
+from usermgmt.roles import service as roles
+from usermgmt.runtime import Runtime
+from usermgmt.security.names import email_key, prefix_key, username_key
+from usermgmt.security.principal import Caller
+from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.pages import Page, Position, page_of
+from usermgmt.users import lists, queries
+from usermgmt.users.lists import Count, Filters, Order
+from usermgmt.users.models import NameKind, Status, User
+
+CREATED = 201
+
+
+class UserNotFound(NotFound):
+    """There is no such account, or it is deleted."""
+
+    code = "user_not_found"
+    detail = "There is no such user."
+
+
+class UsernameTaken(Conflict):
+    """Another account signs in by this name."""
+
+    code = "username_taken"
+    detail = "Another account has this username."
+
+
+class EmailTaken(Conflict):
+    """Another account signs in by this address."""
+
+    code = "email_taken"
+    detail = "Another account has this e-mail address."
+
+
+class FieldNotPermitted(Forbidden):
+    """The caller may not set one of the fields that were sent."""
+
+    code = "field_not_permitted"
+    detail = "You may not set this field."
+
+
+@dataclass(frozen=True, slots=True)
+class UserView:
+    """An account as its readers see it: the row, and the names of its roles."""
+
+    user: User
+    roles: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """What an account is made from. `status` and `roles` are None unless they were asked for."""
+
+    username: str
+    email: str
+    password: str | None
+    display_name: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    status: Status | None = None
+    roles: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """The wish to be answered the same when asked again: the named request, and how its answer is written."""
+
+    request: IdempotentRequest
+    write: Callable[[UserView], str]
+
+
+@repeated_on_conflict
+async def register_user(
+    runtime: Runtime, caller: Caller, new: NewUser, *, once: Once | None = None
+) -> UserView | StoredAnswer:
+    """Make an account, with its names, its roles and its record, or nothing at all.
+
+    Exactly one of several registrations of a name succeeds. Refused: `UsernameTaken`, `EmailTaken`,
+    `FieldNotPermitted` (status and roles need `users:write`), `ExceedsOwnRights`, `Overloaded`. With `once`, a request
+    that was answered before gets its `StoredAnswer`.
+    """
+    if (new.status is not None or new.roles is not None) and not caller.has(Permission.USERS_WRITE):
+        raise FieldNotPermitted
+    user = _new_account(new, runtime.clock.now())
+    async with runtime.database.read() as session:
+        if once is not None and (answer := await idempotency.find_answer(session, once.request, now=user.created_at)):
+            return answer
+        await refuse_taken(session, names_of(user))
+    if new.password is not None:
+        user.password_hash = await runtime.hasher.hash(new.password)
+    try:
+        return await _insert_account(runtime, caller, user, new.roles, once)
+    except AnsweredMeanwhile:
+        return await _answer_of(runtime, once)
+
+
+async def get_user(runtime: Runtime, user_id: UUID) -> UserView:
+    """One account, or `UserNotFound`."""
+    async with runtime.database.read() as session:
+        user = await queries.find_user(session, user_id)
+        if user is None:
+            raise UserNotFound
+        return await view_of(session, user)
+
+
+@dataclass(frozen=True, slots=True)
+class UserPage:
+    """A page of accounts, and how many there are if it was asked for."""
+
+    page: Page[UserView]
+    count: int | None = None
+    is_count_exact: bool = True
+
+
+async def list_users(
+    runtime: Runtime, filters: Filters, *, order: Order, position: Position | None, limit: int, count: Count
+) -> UserPage:
+    """A page of accounts. An estimated count is the planner's on PostgreSQL and exact on SQLite."""
+    async with runtime.database.read() as session:
+        users = await lists.list_page(session, filters, order=order, position=position, limit=limit)
+        found = page_of(users, position, limit, lambda user: (lists.sort_value(user, order), user.id))
+        names = await role_queries.list_role_names(session, [user.id for user in found.items])
+        views = Page([UserView(user, names[user.id]) for user in found.items], found.next, found.previous)
+        if count is Count.NONE:
+            return UserPage(views)
+        if count is Count.ESTIMATED and not runtime.database.is_sqlite:
+            return UserPage(views, await lists.estimate_users(session, filters), is_count_exact=False)
+        return UserPage(views, await lists.count_users(session, filters))
+
+
+async def view_of(session: AsyncSession, user: User) -> UserView:
+    """An account with its roles."""
+    return UserView(user, (await role_queries.list_role_names(session, [user.id]))[user.id])
+
+
+def names_of(user: User) -> dict[str, NameKind]:
+    """The names that sign in to an account. A username may be the account's own address: then it is one name."""
+    return {user.email_key: NameKind.EMAIL, user.username_key: NameKind.USERNAME}
+
+
+async def refuse_taken(session: AsyncSession, names: dict[str, NameKind]) -> None:
+    """Refuse names that somebody has, before any work is spent on them. The inserts decide, this only saves a hash."""
+    taken = await queries.list_taken_names(session, sorted(names))
+    _raise_taken({kind for name, kind in names.items() if name in taken})
+
+
+async def take_names(session: AsyncSession, user_id: UUID, names: dict[str, NameKind]) -> None:
+    """Take names for an account, one by one in sorted order so that crossing registrations cannot deadlock."""
+    refused = {
+        names[name]
+        for name in sorted(names)
+        if not await queries.insert_login_name(session, name, kind=names[name], user_id=user_id)
+    }
+    _raise_taken(refused)
+
+
+def _raise_taken(kinds: set[NameKind]) -> None:
+    if NameKind.USERNAME in kinds:
+        raise UsernameTaken
+    if NameKind.EMAIL in kinds:
+        raise EmailTaken
+
+
+def _new_account(new: NewUser, now: datetime) -> User:
+    address = email_key(new.email)
+    return User(
+        id=new_id(),
+        username=new.username,
+        username_key=username_key(new.username),
+        email=address.address,
+        email_key=address.key,
+        display_name=new.display_name,
+        display_name_key=prefix_key(new.display_name) if new.display_name else None,
+        password_hash=None,
+        status=new.status or Status.ACTIVE,
+        attributes=new.attributes,
+        version=1,
+        created_at=now,
+        updated_at=now,
+        password_changed_at=now if new.password is not None else None,
+    )
+
+
+async def _insert_account(
+    runtime: Runtime, caller: Caller, user: User, wanted: Sequence[str] | None, once: Once | None
+) -> UserView:
+    now = user.created_at
+    granted = sorted(set(wanted)) if wanted is not None else [runtime.settings.registration.default_role]
+    async with runtime.database.begin() as session:
+        if once is not None:
+            await idempotency.claim_key(session, once.request, now=now)
+        if wanted is not None:
+            await roles.check_grantable(session, caller, wanted)
+        await take_names(session, user.id, names_of(user))
+        await queries.insert_user(session, user)
+        for role in granted:
+            await role_queries.insert_grant(session, user.id, role, granted_by=caller.user_id, at=now)
+        await audit.record(
+            session, Event.USER_CREATED, caller=caller, at=now, user_id=user.id, details={"roles": granted}
+        )
+        view = UserView(user, granted)
+        if once is not None:
+            await idempotency.store_answer(session, once.request, status=CREATED, body=once.write(view))
+    return view
+
+
+async def _answer_of(runtime: Runtime, once: Once | None) -> StoredAnswer:
+    """The answer of the request that was faster."""
+    assert once is not None
+    async with runtime.database.read() as session:
+        answer = await idempotency.find_answer(session, once.request, now=runtime.clock.now())
+    if answer is None:
+        raise idempotency.RequestInProgress
+    return answer
