@@ -90,7 +90,14 @@ class Server:
 class Person:
     """Somebody who calls, with their tokens if they are signed in."""
 
-    def __init__(self, server: Server, *, username: str = "", password: str = "", id: str = "") -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        username: str = "",
+        password: str = "",
+        id: str = "",  # noqa: A002 - what the API calls it
+    ) -> None:
         self._server = server
         self.username = username
         self.email = f"{username}@example.com"

@@ -372,8 +372,7 @@ def test_an_unknown_variable_is_refused_with_a_suggestion(name: str, meant: str 
         ),
         (
             "[server]\npool_size = 1",
-            "server.pool_size: unknown setting; did you mean database.pool_size?"
-            " (settings.toml [server] pool_size)",
+            "server.pool_size: unknown setting; did you mean database.pool_size? (settings.toml [server] pool_size)",
         ),
         ("port = 1", "port: unknown setting; did you mean server.port? (settings.toml)"),
         ("[quux]", "quux: unknown setting (settings.toml [quux])"),
@@ -944,9 +943,7 @@ def test_what_every_mode_refuses(change: dict[str, str], messages: list[str]) ->
 )
 def test_a_known_sample_is_refused_as_a_secret(sample: str) -> None:
     problems = common_problems(loaded({"USERMGMT_SECRET_KEYS": sample}))
-    assert "key 1 is a known sample or repeats itself; use `usermgmt secrets generate`" in [
-        p.message for p in problems
-    ]
+    assert "key 1 is a known sample or repeats itself; use `usermgmt secrets generate`" in [p.message for p in problems]
 
 
 def test_every_reason_is_given_at_once() -> None:

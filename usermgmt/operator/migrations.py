@@ -125,7 +125,7 @@ def _current(connection: Connection) -> str | None:
 
 
 def _run(connection: Connection, action: Callable[[Config, str], None], target: str) -> None:
-    """Run an alembic command. SQLite has no advisory lock, so one transaction from the first look to the last change."""
+    """Run an alembic command. SQLite has no advisory lock: there one transaction holds the first look and all changes."""
     config = _config()
     config.attributes["connection"] = connection
     if connection.dialect.name == "sqlite":

@@ -8,6 +8,8 @@ import structlog
 
 from usermgmt.settings import LogsSettings
 
+LIBRARIES = ("aiosqlite", "alembic", "asyncio", "asyncpg", "hypercorn.access", "sqlalchemy")
+
 
 def configure_logs(settings: LogsSettings) -> None:
     """Send every record, the standard library's included, through one formatter to standard output."""
@@ -41,5 +43,10 @@ def configure_logs(settings: LogsSettings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
-    for noisy in ("hypercorn.access", "alembic", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    hush_libraries()
+
+
+def hush_libraries() -> None:
+    """Keep out of the log what libraries say at their lower levels: among it every value of every statement."""
+    for library in LIBRARIES:
+        logging.getLogger(library).setLevel(logging.WARNING)
