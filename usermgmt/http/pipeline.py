@@ -127,7 +127,7 @@ async def finish(response: Response) -> Response:
     if _is_secure():
         headers["Strict-Transport-Security"] = _HSTS
     if (rule := _rule()) is not None and rule.who is not Who.ANYONE:
-        headers.add("Vary", "Authorization")
+        response.vary.add("Authorization")
     _log(response)
     return response
 

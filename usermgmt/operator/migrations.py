@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from usermgmt.roles.service import synchronise_built_in_roles
 from usermgmt.settings import DatabaseSettings
+from usermgmt.storage.database import driver_url
 
 ADVISORY_LOCK = 7_391_246_051  # any number, but the same in every release
 LOCK_MILLISECONDS = 5_000
@@ -89,7 +90,7 @@ async def connected(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection
         database = make_url(settings.url).database
         Path(database or ".").parent.mkdir(parents=True, exist_ok=True)
     arguments = {"timeout": SQLITE_WAIT_SECONDS} if sqlite else {"timeout": settings.connect_timeout.total_seconds()}
-    engine = create_async_engine(settings.url, poolclass=NullPool, connect_args=arguments)
+    engine = create_async_engine(driver_url(settings.url), poolclass=NullPool, connect_args=arguments)
     if sqlite:
         event.listen(engine.sync_engine, "connect", lambda raw, _: setattr(raw, "isolation_level", None))
         event.listen(engine.sync_engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -125,7 +126,7 @@ def _current(connection: Connection) -> str | None:
 
 
 def _run(connection: Connection, action: Callable[[Config, str], None], target: str) -> None:
-    """Run an alembic command. SQLite has no advisory lock: there one transaction holds the first look and all changes."""
+    """Run an alembic command. SQLite has no advisory lock: there one transaction holds the look and all changes."""
     config = _config()
     config.attributes["connection"] = connection
     if connection.dialect.name == "sqlite":

@@ -18,7 +18,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -117,10 +117,14 @@ class PasswordHasher:
         wait = self._expected_wait()
         if wait > self._max_wait:
             raise Overloaded(retry_after=math.ceil(wait))
-        self._admitted += 1
-        try:
-            return await asyncio.wrap_future(self._pool.submit(self._timed, job))
-        finally:
+        with self._lock:
+            self._admitted += 1
+        future = self._pool.submit(self._timed, job)
+        future.add_done_callback(self._leave)  # when it is computed or dropped, not when its caller stops waiting
+        return await asyncio.wrap_future(future)
+
+    def _leave(self, _: Future[T]) -> None:
+        with self._lock:
             self._admitted -= 1
 
     def _expected_wait(self) -> float:

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import asyncpg
 from sqlalchemy import event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -153,7 +153,7 @@ def _postgresql_engine(settings: DatabaseSettings) -> AsyncEngine:
     """A pool of a fixed size (an overflow that opens and closes connections under load costs a third of the CPU)."""
     milliseconds = int(settings.statement_timeout.total_seconds() * 1000)
     return create_async_engine(
-        settings.url,
+        driver_url(settings.url),
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.pool_timeout.total_seconds(),
@@ -169,6 +169,14 @@ def _postgresql_engine(settings: DatabaseSettings) -> AsyncEngine:
             },
         },
     )
+
+
+def driver_url(url: str) -> URL:
+    """The address in the driver's words: what libpq calls `sslmode`, asyncpg calls `ssl`."""
+    parsed = make_url(url)
+    if "sslmode" not in parsed.query:
+        return parsed
+    return parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": parsed.query["sslmode"]})
 
 
 def _sqlite_engine(url: str, *, size: int, timeout: float, immediate: bool) -> AsyncEngine:

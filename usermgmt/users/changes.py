@@ -105,6 +105,7 @@ async def update_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: D
         raise FieldNotPermitted
     if "roles" in changes and not caller.has(Permission.ROLES_GRANT):
         raise FieldNotPermitted
+    await _refuse_early(runtime, caller, user_id)
     verified = await _prove_ownership(runtime, caller, user_id, demand)
     new_hash = await runtime.hasher.hash(changes["password"]) if "password" in changes else None
     now = runtime.clock.now()
@@ -193,6 +194,16 @@ def merged(present: Any, patch: Any) -> Any:
 
 
 # Who may
+
+
+async def _refuse_early(runtime: Runtime, caller: Caller, user_id: UUID) -> None:
+    """Refuse what the transaction would refuse, before a password is hashed for nothing."""
+    if caller.is_user(user_id):
+        return
+    async with runtime.database.read() as session:
+        if await queries.find_user(session, user_id) is None:
+            raise UserNotFound
+        await _refuse_exceeding(session, caller, user_id)
 
 
 async def _prove_ownership(runtime: Runtime, caller: Caller, user_id: UUID, demand: Demand) -> User | None:
