@@ -10,19 +10,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from usermgmt.settings import (
-    Budget,
-    Duration,
-    Settings,
-    SettingsError,
-    SettingsProblem,
-    common_problems,
-    describe,
-    load_settings,
-    masked_url,
-    production_problems,
-    render_default_toml,
-)
+from usermgmt.settings import Settings, load_settings
+from usermgmt.settings_report import common_problems, describe, production_problems, render_default_toml
+from usermgmt.settings_sources import SettingsError, SettingsProblem
+from usermgmt.settings_values import Budget, Duration, masked_url
 
 COMMITTED = Path(__file__).parent.parent / "settings.toml"
 GOOD_KEY = "mD3zq8Vw1Xk5Jr0tYb7uNc2LfHs9Pa4E"
@@ -79,6 +70,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "server.port": "8000",
         "server.workers": "1",
         "server.graceful_timeout": "30s",
+        "server.drain_delay": "0s",
         "server.request_timeout": "15s",
         "server.max_body_bytes": "65536",
         "server.public_url": "",

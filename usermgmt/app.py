@@ -11,9 +11,10 @@ from usermgmt.audit import service as audit
 from usermgmt.auth import service as auth
 from usermgmt.auth.routes import blueprint as auth_routes
 from usermgmt.health.routes import blueprint as health_routes
-from usermgmt.http import binding, budgets, context, documentation, pipeline, problems
+from usermgmt.http import binding, budgets, context, documentation, openapi, pipeline, problems
 from usermgmt.http.access import marks_of
 from usermgmt.http.converters import CONVERTERS
+from usermgmt.http.routing import Application
 from usermgmt.roles.routes import blueprint as role_routes
 from usermgmt.runtime import Runtime, build_runtime
 from usermgmt.settings import Settings
@@ -38,7 +39,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
 
     Raises `MarksMissing` when a route lacks its access mark or its budget.
     """
-    app = Quart("usermgmt", static_folder=None)
+    app = Application("usermgmt", static_folder=None)
     app.extensions[context.EXTENSION] = runtime or build_runtime(settings)
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body_bytes
     app.config["BODY_TIMEOUT"] = settings.server.request_timeout.total_seconds()
@@ -48,7 +49,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     _bind_views(app, settings)
-    documentation.install(app, settings)
+    openapi.install(app)
     problems.install(app)
     _install_pipeline(app, settings)
     _install_lifecycle(app)

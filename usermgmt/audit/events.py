@@ -21,6 +21,7 @@ class Event(StrEnum):
     USER_RESTORED = "user.restored"
     PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 - an event's name
     PASSWORD_REHASHED = "user.password_rehashed"  # noqa: S105 - an event's name
+    USERS_SEEDED = "users.seeded"
     ROLE_CREATED = "role.created"
     ROLE_UPDATED = "role.updated"
     ROLE_DELETED = "role.deleted"

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 import msgspec
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from usermgmt.auth.service import CurrentSession, SignedIn, TokenPair
 from usermgmt.http.answers import Timestamp, timestamp
-from usermgmt.http.fields import RequestModel, refused
+from usermgmt.http.fields import ABSENT, RequestModel, refused
 from usermgmt.users.schemas import UserOut
 
 MAX_NAME = 320
@@ -18,20 +18,22 @@ MAX_TOKEN = 4_096
 class LogIn(RequestModel):
     """A name and a password. `email` is accepted in place of `username`; either may hold either."""
 
-    username: Annotated[str, Field(max_length=MAX_NAME)] | None = None
-    email: Annotated[str, Field(max_length=MAX_NAME)] | None = None
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["username"]}, {"required": ["email"]}]})
+
+    username: Annotated[str, Field(max_length=MAX_NAME)] = ABSENT
+    email: Annotated[str, Field(max_length=MAX_NAME)] = ABSENT
     password: Annotated[str, Field(max_length=MAX_PASSWORD)]
 
     @model_validator(mode="after")
     def _named_once(self) -> "LogIn":
-        if (self.username is None) == (self.email is None):
+        if len({"username", "email"} & self.model_fields_set) != 1:
             raise refused("required", "Send either username or email.")
         return self
 
     @property
     def name(self) -> str:
         """Whatever the account was named by."""
-        return self.username or self.email or ""
+        return self.username if "username" in self.model_fields_set else self.email
 
 
 class Refresh(RequestModel):

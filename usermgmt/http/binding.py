@@ -52,16 +52,19 @@ def bound(view: View) -> Callable[..., Awaitable[Response]]:
 
     @functools.wraps(view)
     async def call(**arguments: Any) -> Response:  # whatever the path holds
+        await _read(inputs, arguments)  # how long a client may take is the framework's to bound (408)
         try:
             async with asyncio.timeout(runtime().settings.server.request_timeout.total_seconds()):
-                return await _call(view, inputs, arguments)
+                response: Response = await view(**arguments)
+                return response
         except TimeoutError as error:
             raise TookTooLong from error
 
     return call
 
 
-async def _call(view: View, inputs: Inputs, arguments: dict[str, Any]) -> Response:
+async def _read(inputs: Inputs, arguments: dict[str, Any]) -> None:
+    """Add to the arguments what the handler takes from the query and the body."""
     if inputs.query is not None:
         arguments["query"] = read_query(inputs.query)
     elif request.path.startswith("/api/"):
@@ -71,5 +74,3 @@ async def _call(view: View, inputs: Inputs, arguments: dict[str, Any]) -> Respon
     elif inputs.body is not None:
         types = MERGE_PATCH_TYPES if request.method == "PATCH" else JSON_TYPES
         arguments["body"] = await read_body(inputs.body, media_types=types)
-    response: Response = await view(**arguments)
-    return response

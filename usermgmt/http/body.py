@@ -213,8 +213,13 @@ def _validated(model: type[M], values: Mapping[str, Any], *, is_query: bool = Fa
     try:
         return model.model_validate(values, strict=not is_query, context=runtime())
     except ValidationError as failure:
-        errors = failure.errors(include_url=False, include_input=False)
-        raise ValidationFailed([_field_error(error, is_query) for error in errors[:MAX_ERRORS]]) from None
+        raise ValidationFailed(field_errors(failure, is_query=is_query)) from None
+
+
+def field_errors(failure: ValidationError, *, is_query: bool = False) -> list[FieldError]:
+    """What a model refused, in our own words and without what was sent."""
+    errors = failure.errors(include_url=False, include_input=False)
+    return [_field_error(error, is_query) for error in errors[:MAX_ERRORS]]
 
 
 def _field_error(error: ErrorDetails, is_query: bool) -> FieldError:

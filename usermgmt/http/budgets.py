@@ -22,6 +22,7 @@ from usermgmt.runtime import Runtime
 from usermgmt.settings import Settings
 
 MAX_KEYS = 100_000
+ROOM = 10_000
 LIBRARY_HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 
 
@@ -53,10 +54,11 @@ class BoundedStore(RateLimiterStoreABC):
             self._forget(datetime.now(UTC))
 
     def _forget(self, now: datetime) -> None:
+        """Make room for many at once: looking through all of them for each new one would be a gift to a flood."""
         over = [key for key, arrival in self._arrivals.items() if arrival <= now]
         for key in over:
             del self._arrivals[key]
-        while len(self._arrivals) > MAX_KEYS:
+        while len(self._arrivals) > MAX_KEYS - ROOM:
             self._arrivals.popitem(last=False)
 
 
@@ -92,6 +94,7 @@ async def _rename_headers(response: Response) -> Response:
     limit, remaining, reset = (response.headers.pop(name, None) for name in LIBRARY_HEADERS)
     if limit is not None and g.get("budget") is not None:
         budget = g.budget
+        reset = response.headers.get("Retry-After", reset)  # which must not be sooner
         response.headers["RateLimit-Policy"] = f'"{budget.name}";q={budget.count};w={budget.seconds}'
         response.headers["RateLimit"] = f'"{budget.name}";r={max(0, int(remaining or 0))};t={reset}'
     return response

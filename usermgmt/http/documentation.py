@@ -1,11 +1,87 @@
-"""The pages that explain the API."""
+"""The pages that explain the API: the specification, the interactive page, and one page for each error code.
 
-from quart import Blueprint, Quart
+Nothing is fetched from elsewhere: the interactive page's assets are vendored, and its policy allows no other source.
+"""
 
-from usermgmt.settings import Settings
+import inspect
+from pathlib import Path
 
-blueprint = Blueprint("documentation", __name__)
+from quart import Blueprint, Quart, Response, render_template
+from werkzeug.security import safe_join
+
+from usermgmt.errors import NoSuchRoute
+from usermgmt.http import openapi
+from usermgmt.http.access import answers, public, unlimited
+from usermgmt.http.context import runtime
+from usermgmt.http.problems import error_named
+
+blueprint = Blueprint("documentation", __name__, template_folder="templates")
+
+ASSETS = Path(__file__).parent / "static" / "swagger-ui"
+MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript"}
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PROBLEM_POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+CACHED = "public, max-age=300"
 
 
-def install(app: Quart, settings: Settings) -> None:
-    """Serve them where the settings say so."""
+@blueprint.get("/openapi.json")
+@public
+@unlimited
+@answers(200)
+async def specification() -> Response:
+    """Return the specification (OpenAPI 3.1)."""
+    _require_enabled()
+    return Response(openapi_document(), mimetype="application/json", headers={"Cache-Control": CACHED})
+
+
+@blueprint.get("/docs")
+@public
+@unlimited
+@answers(200)
+async def page() -> Response:
+    """Return the interactive page."""
+    _require_enabled()
+    return _html(await render_template("docs.html", title=openapi.TITLE), PAGE_POLICY)
+
+
+@blueprint.get("/docs/<asset>")
+@public
+@unlimited
+@answers(200)
+async def page_asset(asset: str) -> Response:
+    """Return a part of the interactive page."""
+    _require_enabled()
+    found = safe_join(str(ASSETS), asset)
+    path = Path(found) if found is not None else ASSETS
+    if path.suffix not in MEDIA_TYPES or not path.is_file():
+        raise NoSuchRoute
+    return Response(path.read_bytes(), mimetype=MEDIA_TYPES[path.suffix], headers={"Cache-Control": CACHED})
+
+
+@blueprint.get("/problems/<slug>")
+@public
+@unlimited
+@answers(200)
+async def problem(slug: str) -> Response:
+    """Explain an error code."""
+    error = error_named(slug)
+    if error is None:
+        raise NoSuchRoute
+    return _html(await render_template("problem.html", error=error, meaning=inspect.getdoc(error)), PROBLEM_POLICY)
+
+
+def openapi_document(app: Quart | None = None) -> bytes:
+    """The specification of an application (the current one by default), built once."""
+    return openapi.document(app)
+
+
+def _require_enabled() -> None:
+    if not runtime().settings.docs.enabled:
+        raise NoSuchRoute
+
+
+def _html(text: str, policy: str) -> Response:
+    return Response(text, mimetype="text/html", headers={"Content-Security-Policy": policy, "Cache-Control": CACHED})

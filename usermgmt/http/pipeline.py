@@ -196,7 +196,7 @@ def _is_secure() -> bool:
 def _log(response: Response) -> None:
     """One line a request, by the route and never by what a client put into a path or a query."""
     rule = request.url_rule.rule if request.url_rule is not None else None
-    if rule is not None and rule.startswith("/health"):
+    if request.blueprint == "health":
         return
     principal = g.caller.principal
     problem = g.get("problem")

@@ -4,6 +4,7 @@ Two processes may start on an empty database at once: an advisory lock (PostgreS
 lets one migrate while the other waits and then finds nothing to do.
 """
 
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from sqlalchemy import Connection, NullPool, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from usermgmt.errors import DatabaseUnavailable
 from usermgmt.roles.service import synchronise_built_in_roles
 from usermgmt.settings import DatabaseSettings
-from usermgmt.storage.database import driver_url
+from usermgmt.storage.database import driver_url, faults_translated
 
 ADVISORY_LOCK = 7_391_246_051  # any number, but the same in every release
 LOCK_MILLISECONDS = 5_000
@@ -54,8 +56,15 @@ def head() -> str:
     return revision
 
 
+def is_known(revision: str) -> bool:
+    """Whether this release has the migration of this name."""
+    return any(script.revision == revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
 async def state(settings: DatabaseSettings) -> SchemaState:
-    """Tell the revision of the database beside the one this release needs."""
+    """Tell the revision of the database beside the one this release needs. Makes no file that is not there."""
+    if settings.is_sqlite and not _sqlite_file(settings).exists():
+        return SchemaState(None, head())
     async with connected(settings) as connection:
         return SchemaState(await connection.run_sync(_current), head())
 
@@ -84,11 +93,20 @@ async def downgrade(settings: DatabaseSettings, *, target: str) -> SchemaState:
 
 @asynccontextmanager
 async def connected(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
-    """One connection without the time limits of the request pool, closed with everything it started."""
+    """One connection without the time limits of the request pool, closed with everything it started.
+
+    Raises `DatabaseUnavailable`.
+    """
+    with faults_translated():
+        async with _connected(settings) as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def _connected(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
     sqlite = settings.is_sqlite
     if sqlite:
-        database = make_url(settings.url).database
-        Path(database or ".").parent.mkdir(parents=True, exist_ok=True)
+        _open_sqlite_once(_sqlite_file(settings))
     arguments = {"timeout": SQLITE_WAIT_SECONDS} if sqlite else {"timeout": settings.connect_timeout.total_seconds()}
     engine = create_async_engine(driver_url(settings.url), poolclass=NullPool, connect_args=arguments)
     if sqlite:
@@ -135,6 +153,19 @@ def _run(connection: Connection, action: Callable[[Config, str], None], target: 
     else:
         action(config, target)
         connection.commit()
+
+
+def _sqlite_file(settings: DatabaseSettings) -> Path:
+    return Path(make_url(settings.url).database or "")
+
+
+def _open_sqlite_once(path: Path) -> None:
+    """Find out in this thread that a file cannot be opened: aiosqlite's would die noisily of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        sqlite3.connect(path).close()
+    except sqlite3.Error as error:
+        raise DatabaseUnavailable from error
 
 
 def _config() -> Config:

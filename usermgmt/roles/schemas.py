@@ -3,18 +3,27 @@
 from typing import Annotated, Any
 
 import msgspec
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from usermgmt.http.answers import Timestamp, timestamp
-from usermgmt.http.fields import RequestModel
-from usermgmt.permissions import Permission
+from usermgmt.http.fields import ABSENT, RequestModel, refused
+from usermgmt.permissions import Permission, known_permissions
 from usermgmt.roles.queries import RoleRecord
 
 ROLE_NAME = r"^[a-z][a-z0-9_-]{0,63}$"
-ABSENT: Any = None  # what was not sent is not in `model_fields_set`
+
+
+def _permission(value: Any) -> Any:  # whatever the body holds
+    """Read a permission by its name: JSON has no enums, and bodies are not coerced."""
+    if not isinstance(value, str):
+        raise refused("wrong_type", "This must be a string.")
+    if not known_permissions([value]):
+        raise refused("not_an_option", "There is no such permission.")
+    return Permission(value)
+
 
 Description = Annotated[str, Field(max_length=255)]
-Permissions = Annotated[list[Annotated[Permission, Field(strict=False)]], Field(max_length=100)]
+Permissions = Annotated[list[Annotated[Permission, BeforeValidator(_permission)]], Field(max_length=100)]
 
 
 class CreateRole(RequestModel):

@@ -134,6 +134,8 @@ async def delete_role(runtime: Runtime, caller: Caller, name: str) -> None:
             raise RoleBuiltIn
         if not caller.covers(role.permissions):
             raise ExceedsOwnRights
+        if name == runtime.settings.registration.default_role:
+            raise RoleInUse("New accounts hold this role.")
         if not await queries.delete_role(session, name):
             raise RoleInUse
         await _record(session, Event.ROLE_DELETED, name, caller=caller, at=now, permissions=role.permissions)

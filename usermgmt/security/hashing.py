@@ -151,8 +151,9 @@ class PasswordHasher:
         if parsed is None or not known:
             bcrypt.checkpw(_peppered(password, self._peppers[self._newest]), _decoy(self.cost))
             return Verdict(matches=False)
-        if not bcrypt.checkpw(self._material(password, parsed), parsed.bcrypt_hash):
-            self._top_up(password, parsed.cost)
+        matches = bcrypt.checkpw(self._material(password, parsed), parsed.bcrypt_hash)
+        self._top_up(password, parsed.cost)
+        if not matches:
             return Verdict(matches=False)
         return Verdict(matches=True, is_outdated=parsed.pepper_id != self._newest or parsed.cost != self.cost)
 
@@ -172,7 +173,9 @@ def _parse(stored: str) -> _Stored | None:
     """Take a stored form apart; None for one that nobody here can verify."""
     pepper_id: str | None = None
     if stored.startswith(f"{VERSION}$"):
-        _, pepper_id, stored = stored.split("$", 2)
+        pepper_id, _, stored = stored.removeprefix(f"{VERSION}$").partition("$")
+    if not stored.isascii():
+        return None
     if not stored.startswith(BCRYPT_PREFIXES) or len(stored) != 60 or not stored[4:6].isdigit() or stored[6] != "$":
         return None
     if not 4 <= int(stored[4:6]) <= 31 or any(character not in BCRYPT_ALPHABET for character in stored[7:]):

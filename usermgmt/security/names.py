@@ -14,6 +14,7 @@ import precis_i18n
 MAX_USERNAME = 64
 MAX_EMAIL = 254
 MAX_DISPLAY_NAME = 100
+MAX_USERNAME_KEY, MAX_EMAIL_KEY, MAX_PREFIX_KEY = 255, 320, 512  # folding can make a text many times longer
 MAX_ROUNDS = 4
 
 # Company networks have such addresses; mail is not what a key is for.
@@ -23,7 +24,8 @@ for _domain in ("local", "test", "localhost"):
 
 _PROFILE = precis_i18n.get_profile("UsernameCaseMapped")
 _EAST_ASIAN = ({"LATIN", "CJK", "HIRAGANA", "KATAKANA"}, {"LATIN", "CJK", "BOPOMOFO"}, {"LATIN", "CJK", "HANGUL"})
-_NOT_A_SCRIPT = {"COMBINING", "MODIFIER", "MIDDLE"}
+_NOT_A_SCRIPT = {"COMBINING", "MODIFIER", "MIDDLE", "DIGIT"}
+_SCRIPT_OF = {"IDEOGRAPHIC": "CJK", "KATAKANA-HIRAGANA": "KATAKANA", "ARABIC-INDIC": "ARABIC", "EXTENDED": "ARABIC"}
 
 
 class InvalidName(ValueError):
@@ -47,12 +49,15 @@ def username_key(username: str) -> str:
     """The key of a username. Raises `InvalidName`. The key of a key is itself."""
     if not 1 <= len(username) <= MAX_USERNAME:
         raise InvalidName("invalid_username", f"A username has 1 to {MAX_USERNAME} characters.")
-    if "/" in username:
-        raise InvalidName("invalid_username", "A username must not contain a slash.")
     key = _stable(username)
+    if "/" in key:
+        raise InvalidName("invalid_username", "A username must not contain a slash.")
     if not _is_one_script(key):
-        raise InvalidName("invalid_username", "A username must not mix letters of different scripts.")
-    return _key_as_address(key) or key
+        raise InvalidName("invalid_username", "A username must not mix letters or digits of different scripts.")
+    key = _key_as_address(username) or _key_as_address(key) or key  # as typed first: a domain is not case folded
+    if len(key) > MAX_USERNAME_KEY:
+        raise InvalidName("invalid_username", "A username must not have so many characters that stand for several.")
+    return key
 
 
 def email_key(email: str) -> EmailName:
@@ -63,12 +68,13 @@ def email_key(email: str) -> EmailName:
     """
     if not 1 <= len(email) <= MAX_EMAIL:
         raise InvalidName("invalid_email", f"An e-mail address has 3 to {MAX_EMAIL} characters.")
-    try:
-        found = email_validator.validate_email(email, check_deliverability=False)
-    except email_validator.EmailNotValidError as error:
-        raise InvalidName("invalid_email", "This is not an e-mail address.") from error
-    local = _folded(found.local_part)
-    return EmailName(found.normalized, f"{local}@{(found.ascii_domain or found.domain).lower()}")
+    found = _validated_email(email)
+    key = f"{_folded(found.local_part)}@{(found.ascii_domain or found.domain).lower()}"
+    if not found.local_part.isascii():
+        _validated_email(key)  # folding can make an @ or a space of one character that is neither
+    if len(key) > MAX_EMAIL_KEY:
+        raise InvalidName("invalid_email", "This is not an e-mail address.")
+    return EmailName(found.normalized, key)
 
 
 def login_name_key(text: str) -> str | None:
@@ -85,7 +91,7 @@ def login_name_key(text: str) -> str | None:
 
 def prefix_key(text: str) -> str:
     """The beginning of a name, folded as keys are, without asking whether it is one."""
-    return _folded(text)
+    return _folded(text)[:MAX_PREFIX_KEY]
 
 
 def display_name_problem(text: str) -> str | None:
@@ -95,6 +101,13 @@ def display_name_problem(text: str) -> str | None:
     if any(unicodedata.category(character) == "Cc" for character in text):
         return "A display name must not contain control characters."
     return None
+
+
+def _validated_email(email: str) -> email_validator.ValidatedEmail:
+    try:
+        return email_validator.validate_email(email, check_deliverability=False)
+    except email_validator.EmailNotValidError as error:
+        raise InvalidName("invalid_email", "This is not an e-mail address.") from error
 
 
 def _key_as_address(key: str) -> str | None:
@@ -132,10 +145,11 @@ def _folded(text: str) -> str:
 
 
 def _is_one_script(text: str) -> bool:
-    scripts = {_script(character) for character in text if character.isalpha()} - _NOT_A_SCRIPT
+    scripts = {_script(character) for character in text if character.isalnum()} - _NOT_A_SCRIPT
     return len(scripts) <= 1 or any(scripts <= together for together in _EAST_ASIAN)
 
 
-def _script(letter: str) -> str:
-    """The script of a letter, which Unicode puts first in its name."""
-    return unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0]
+def _script(character: str) -> str:
+    """The script of a letter or digit, which Unicode puts first in its name."""
+    word = unicodedata.name(character, "UNKNOWN").split(" ", 1)[0]
+    return _SCRIPT_OF.get(word, word)

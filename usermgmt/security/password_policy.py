@@ -47,5 +47,5 @@ def _forbidden(names: Iterable[str]) -> set[str]:
 
 
 def _read(path: Path) -> frozenset[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
     return frozenset(unicodedata.normalize("NFC", line).casefold() for line in lines if line and line[0] != "#")

@@ -4,6 +4,7 @@ An access token is signed and short-lived. A refresh token is a session's name, 
 can be computed again at any time, so nothing of it is stored.
 """
 
+import json
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -89,8 +90,11 @@ class AccessTokens:
                 algorithms=[key.algorithm],
                 options={"verify_exp": False, "verify_iat": False, "verify_nbf": False, "verify_aud": False},
             )
+            spelling = _payload_segment(claims)
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise InvalidToken from error
+        if token.split(".")[1] != spelling:  # a name twice, of which only the last would count
+            raise InvalidToken
         return self._checked(claims, now, may_be_expired)
 
     def _key_of(self, token: str, now: datetime) -> RingKey:
@@ -112,9 +116,10 @@ class AccessTokens:
             raise InvalidToken
         if type(issued) is not int or type(expires) is not int:
             raise InvalidToken
-        issued_at, expires_at = datetime.fromtimestamp(issued, UTC), datetime.fromtimestamp(expires, UTC)
-        if expires_at - issued_at > self.lifetime or issued_at > now + CLOCK_SKEW:
+        latest = min(expires, (now + CLOCK_SKEW).timestamp())
+        if not 0 <= issued <= latest or expires - issued > self.lifetime.total_seconds():
             raise InvalidToken
+        issued_at, expires_at = datetime.fromtimestamp(issued, UTC), datetime.fromtimestamp(expires, UTC)
         if expires_at <= now and not may_be_expired:
             raise InvalidToken("The access token has expired.")
         return AccessClaims(user_id, session_id, token_id, issued_at, expires_at)
@@ -145,6 +150,11 @@ class RefreshTokens:
             session_id=UUID(bytes=message[16:32]),
             generation=int.from_bytes(message[32:36], "big"),
         )
+
+
+def _payload_segment(claims: Mapping[str, Any]) -> str:
+    """The second segment of a token with these claims, as `issue` spells it."""
+    return encoding.encode(json.dumps(claims, separators=(",", ":")).encode())
 
 
 def _uuid(value: object) -> UUID | None:

@@ -89,8 +89,8 @@ async def retire_key(runtime: Runtime, kid: str, *, caller: Caller) -> None:
     keys = await list_keys(runtime)
     if all(key.kid != kid for key in keys):
         raise NoSuchKey
-    live = [k for k in keys if k.activated_at <= now and (k.retired_at is None or k.retired_at > now)]
-    if [key.kid for key in live] == [kid]:
+    usable = [k for k in keys if k.algorithm == runtime.settings.tokens.algorithm and k.activated_at <= now]
+    if [k.kid for k in usable if k.retired_at is None or k.retired_at > now] == [kid]:
         raise LastSigningKey
     async with runtime.database.begin() as session:
         if await queries.update_retirement(session, kid, retired_at=now):

@@ -9,6 +9,7 @@ here and not in the file's lock; readers have connections of their own (WAL).
 """
 
 import functools
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -28,12 +29,20 @@ from usermgmt.settings import DatabaseSettings
 SQLITE_READERS = 4
 SQLITE_BUSY_MILLISECONDS = 5_000
 SQLITE_WRITER_TIMEOUT = 5.0
+MAX_WHOLE_DIGITS = 19  # bodies hold no longer whole number
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A) that mean "not now", never "wrong":
-# 08 connection, 53 resources, 57 operator intervention and statement timeout, 55P03 lock timeout, 25006 read-only
-# (a standby during failover), XX000 and 58 a fault of the server below (a distributed one says so when a node is away).
-UNAVAILABLE_STATES = ("08", "53", "57", "58", "55P03", "25006", "XX000")
-REPEATABLE_STATES = ("40001", "40P01")
+# 08 connection, 28 and 3D no way in (a password or a database that is just being changed), 53 resources,
+# 57 operator intervention and statement timeout, 55P03 lock timeout, 25006 read-only (a standby during failover),
+# XX000 and 58 a fault of the server below (a distributed one says so when a node is away).
+UNAVAILABLE_STATES = ("08", "28", "3D", "53", "57", "58", "55P03", "25006", "XX000")
+UNAVAILABLE_SQLITE_ERRORS = tuple(
+    f"SQLITE_{name}"
+    for name in ("BUSY", "LOCKED", "FULL", "IOERR", "CANTOPEN", "READONLY", "PERM", "AUTH", "NOTADB", "CORRUPT")
+)
+# 40001 serialisation, 40P01 deadlock; 23503 foreign key: what a use case had looked up went away before it was referred
+# to (a role deleted while it is given), which it finds and says when it looks again.
+REPEATABLE_STATES = ("40001", "40P01", "23503")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,16 +80,19 @@ class Database:
         Raises `DatabaseUnavailable` when the database is away, busy beyond the timeouts or read-only, and
         `RepeatableConflict` when the transaction lost a deadlock or a serialisation check.
         """
-        with _faults_translated():
+        with faults_translated():
             async with AsyncSession(self._writer, expire_on_commit=False) as session, session.begin():
                 yield session
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A connection for reading; raises `DatabaseUnavailable` like `begin`."""
-        with _faults_translated():
-            async with AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session:
-                yield session
+        try:
+            with faults_translated():
+                async with AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session:
+                    yield session
+        except RepeatableConflict as conflict:  # a standby cancels a read that its replay cannot wait for (40001)
+            raise DatabaseUnavailable from conflict
 
     async def is_answering(self) -> bool:
         """Whether one trivial read succeeds now."""
@@ -100,7 +112,7 @@ class Database:
 def repeated_on_conflict(
     use_case: Callable[Concatenate[R, P], Awaitable[T]],
 ) -> Callable[Concatenate[R, P], Coroutine[Any, Any, T]]:
-    """Run a use case a second time when its transaction lost a deadlock (40P01) or a serialisation check (40001).
+    """Run a use case a second time when its transaction lost to another one (`REPEATABLE_STATES`).
 
     Only for use cases whose last transaction holds all their writes. Losing twice is `DatabaseUnavailable`.
     """
@@ -120,7 +132,7 @@ def repeated_on_conflict(
 
 
 @contextmanager
-def _faults_translated() -> Iterator[None]:
+def faults_translated() -> Iterator[None]:
     """Turn the faults of driver and pool into `DatabaseUnavailable` or `RepeatableConflict`."""
     try:
         yield
@@ -141,9 +153,7 @@ def _raise_translated(error: DBAPIError) -> None:
     if error.connection_invalidated or state.startswith(UNAVAILABLE_STATES):
         raise DatabaseUnavailable from error
     name = str(getattr(error.orig, "sqlite_errorname", ""))
-    if name.startswith(
-        ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")
-    ):
+    if name.startswith(UNAVAILABLE_SQLITE_ERRORS):
         raise DatabaseUnavailable from error
     if isinstance(error.orig, (OSError, TimeoutError)):
         raise DatabaseUnavailable from error
@@ -158,6 +168,7 @@ def _postgresql_engine(settings: DatabaseSettings) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=settings.pool_timeout.total_seconds(),
         pool_pre_ping=True,
+        json_deserializer=_read_document,
         connect_args={
             "timeout": settings.connect_timeout.total_seconds(),
             "command_timeout": settings.statement_timeout.total_seconds() + 1,
@@ -177,6 +188,11 @@ def driver_url(url: str) -> URL:
     if "sslmode" not in parsed.query:
         return parsed
     return parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": parsed.query["sslmode"]})
+
+
+def _read_document(text: str) -> Any:  # a JSON document
+    """Read a stored document with the numbers that it was given: PostgreSQL writes the float 1e308 as 309 digits."""
+    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= MAX_WHOLE_DIGITS else float(digits))
 
 
 def _sqlite_engine(url: str, *, size: int, timeout: float, immediate: bool) -> AsyncEngine:

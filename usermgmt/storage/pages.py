@@ -95,16 +95,15 @@ def page_of(
 
 def list_digest(*parts: object) -> bytes:
     """What a cursor is bound to: the caller and every filter of the list."""
-    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).digest()
+    return hashlib.sha256(json.dumps([None if part is None else str(part) for part in parts]).encode()).digest()
 
 
 def write_cursor(position: Position, *, digest: bytes, secrets: Secrets) -> str:
     """Sign a position for the list that `digest` names."""
     is_time = isinstance(position.value, datetime)
     value = position.value.isoformat() if isinstance(position.value, datetime) else position.value
-    payload = json.dumps(
-        [int(is_time), value, str(position.row_id), int(position.backwards)], separators=(",", ":")
-    ).encode()
+    parts = [int(is_time), value, str(position.row_id), int(position.backwards)]
+    payload = json.dumps(parts, separators=(",", ":"), ensure_ascii=False).encode()  # escaped, a key could outgrow it
     signature = secrets.newest(Purpose.CURSOR).sign(digest + payload)[:SIGNATURE_BYTES]
     return encoding.encode(signature + payload)
 

@@ -4,7 +4,7 @@ Whoever acts on an account must hold every right that the account holds; and wha
 """
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -114,8 +114,9 @@ async def update_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: D
         user = await _held_user(session, caller, user_id, demand)
         if verified is not None and user.password_changed_at != verified.password_changed_at:
             raise UserChanged
+        _refuse_own_name(runtime, user, changes)
         values = _columns(user, demand, new_hash, now)
-        regranted = "roles" in changes and await _replace_roles(session, caller, user_id, set(changes["roles"]), now)
+        regranted = "roles" in changes and await _replace_roles(session, caller, user_id, changes["roles"], now)
         updated = await _write(session, user, values, now) if values or regranted else user
         await _follow_up(session, caller, updated, values, now)
         return await view_of(session, updated)
@@ -125,10 +126,11 @@ async def update_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: D
 async def delete_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: Demand) -> None:
     """Delete an account: it leaves every answer, its sessions end, its names stay reserved until it is erased.
 
-    Refused: `UserNotFound`, `ExceedsOwnRights`, `UserChanged`, `LastAdmin`; for one's own account without
-    `users:delete` also `RecentSignInRequired`, `WrongCurrentPassword`.
+    Refused: `UserNotFound`, `ExceedsOwnRights`, `UserChanged`, `LastAdmin`; for one's own account also
+    `WrongCurrentPassword` and, without `users:delete`, `RecentSignInRequired`.
     """
-    if caller.is_user(user_id) and not caller.has(Permission.USERS_DELETE):
+    has_to_prove = demand.current_password is not None or not caller.has(Permission.USERS_DELETE)
+    if caller.is_user(user_id) and has_to_prove:
         await _confirm_owner(runtime, caller, user_id, demand.current_password)
     now = runtime.clock.now()
     async with runtime.database.begin() as session, _admin_kept(session):
@@ -297,6 +299,14 @@ async def _admin_kept(session: AsyncSession, *, needed: bool = True) -> AsyncIte
 # What changes
 
 
+def _refuse_own_name(runtime: Runtime, user: User, changes: Changes) -> None:
+    """Refuse a new password that is a name of the account; names that come with it were looked at in the body."""
+    names = [name for name in (user.username, user.email, user.display_name) if name]
+    problem = runtime.password_policy.problem(changes["password"], names=names) if "password" in changes else None
+    if problem is not None:
+        raise ValidationFailed([FieldError(code=problem.code, detail=problem.detail, pointer="/password")])
+
+
 def _columns(user: User, demand: Demand, new_hash: str | None, now: datetime) -> dict[str, Any]:
     """The columns whose values change, with their new values."""
     changes = demand.changes
@@ -319,7 +329,14 @@ def _columns(user: User, demand: Demand, new_hash: str | None, now: datetime) ->
         wanted["status"] = changes["status"]
     if new_hash is not None:
         wanted |= {"password_hash": new_hash, "password_changed_at": now}
-    return {column: value for column, value in wanted.items() if getattr(user, column) != value}
+    return {column: value for column, value in wanted.items() if not _is_same(getattr(user, column), value)}
+
+
+def _is_same(present: Any, wanted: Any) -> bool:
+    """Whether a column keeps its value. Documents are compared as JSON: to Python 1, 1.0 and true are one value."""
+    if isinstance(present, dict):
+        return json.dumps(present, sort_keys=True) == json.dumps(wanted, sort_keys=True)
+    return bool(present == wanted)
 
 
 def _bounded(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -372,13 +389,15 @@ async def _follow_up(session: AsyncSession, caller: Caller, user: User, values: 
         )
 
 
-async def _replace_roles(session: AsyncSession, caller: Caller, user_id: UUID, wanted: set[str], now: datetime) -> bool:
+async def _replace_roles(
+    session: AsyncSession, caller: Caller, user_id: UUID, names: Sequence[str], now: datetime
+) -> bool:
     """Make the roles held over everything exactly these; what is given and what is taken must be within reach.
 
     Whether anything changed.
     """
-    held = set((await role_queries.list_role_names(session, [user_id]))[user_id])
-    await roles.check_grantable(session, caller, sorted(wanted))
+    held, wanted = set((await role_queries.list_role_names(session, [user_id]))[user_id]), set(names)
+    await roles.check_grantable(session, caller, names)
     taken = await role_queries.find_roles(session, held - wanted)
     if not all(caller.covers(role.permissions) for role in taken.values()):
         raise ExceedsOwnRights

@@ -29,7 +29,6 @@ from usermgmt.idempotency.service import (
 )
 from usermgmt.permissions import Permission
 from usermgmt.roles.service import ExceedsOwnRights, RoleNotFound
-from usermgmt.security.names import login_name_key, prefix_key
 from usermgmt.settings import Settings
 from usermgmt.storage.pages import InvalidCursor, Position, list_digest, read_cursor, write_cursor
 from usermgmt.users import changes, service
@@ -41,7 +40,6 @@ from usermgmt.users.changes import (
     UserNotDeleted,
     WrongCurrentPassword,
 )
-from usermgmt.users.lists import Filters
 from usermgmt.users.models import Status
 from usermgmt.users.schemas import (
     CreateUser,
@@ -107,7 +105,7 @@ async def list_users(query: ListUsers) -> Response:
     digest = list_digest(principal().user_id, *(getattr(query, name) for name in _BOUND_TO_CURSOR))
     position = read_cursor(query.cursor, digest=digest, secrets=runtime().secrets) if query.cursor else None
     found = await service.list_users(
-        runtime(), _filters(query), order=query.sort, position=position, limit=query.limit, count=query.count
+        runtime(), query.filters(), order=query.sort, position=position, limit=query.limit, count=query.count
     )
     return _page_answer(query, found, digest)
 
@@ -118,7 +116,14 @@ async def list_users(query: ListUsers) -> Response:
 @emits(Event.USER_CREATED)
 @answers(201, UserOut)
 @refuses(
-    UsernameTaken, EmailTaken, FieldNotPermitted, ExceedsOwnRights, IdempotencyKeyReused, RequestInProgress, Overloaded
+    UsernameTaken,
+    EmailTaken,
+    FieldNotPermitted,
+    ExceedsOwnRights,
+    IdempotencyKeyReused,
+    RequestInProgress,
+    InvalidHeader,
+    Overloaded,
 )
 @accepts_header("Idempotency-Key")
 async def create_user(body: CreateUser) -> Response:
@@ -256,23 +261,6 @@ def _changes(body: UpdateUser | PatchUser) -> Changes:
     if "status" in sent:
         sent["status"] = Status(sent["status"])
     return cast("Changes", sent)
-
-
-def _filters(query: ListUsers) -> Filters:
-    return Filters(
-        prefix=prefix_key(query.q) if query.q is not None else None,
-        email_key=_exact_key(query.email),
-        username_key=_exact_key(query.username),
-        status=query.status,
-        role=query.role,
-        created_after=query.created_after,
-        created_before=query.created_before,
-    )
-
-
-def _exact_key(name: str | None) -> str | None:
-    """The key of a name; of what cannot be a name, a key that nobody has."""
-    return None if name is None else (login_name_key(name) or "")
 
 
 async def _once() -> Once | None:

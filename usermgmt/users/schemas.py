@@ -8,17 +8,22 @@ from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from usermgmt.http.answers import Timestamp, timestamp
-from usermgmt.http.fields import QueryTime, RequestModel, refused
+from usermgmt.http.fields import ABSENT, QueryTime, RequestModel, refused
 from usermgmt.runtime import Runtime
-from usermgmt.security.names import InvalidName, display_name_problem, email_key, username_key
-from usermgmt.users.lists import Count, Order
+from usermgmt.security.names import (
+    InvalidName,
+    display_name_problem,
+    email_key,
+    login_name_key,
+    prefix_key,
+    username_key,
+)
+from usermgmt.users.lists import Count, Filters, Order
 from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status
 from usermgmt.users.service import UserView
 
 MAX_ROLES = 20
 PATTERN_ROLE = r"^[a-z][a-z0-9_-]{0,63}$"
-
-ABSENT: Any = None  # the default of fields that have none: what was not sent is not in `model_fields_set`
 
 
 def _username(value: str) -> str:
@@ -143,7 +148,11 @@ class ListUsers(RequestModel):
     role: Annotated[str, Field(max_length=64)] | None = None
     created_after: QueryTime | None = None
     created_before: QueryTime | None = None
-    fields: str | None = Field(None, description="A comma-separated selection of a user's fields.")
+    fields: str | None = Field(
+        None,
+        description="A comma-separated selection of a user's fields.",
+        json_schema_extra=lambda schema: schema.update(pattern=_SELECTION),
+    )
     count: Count = Count.NONE
 
     @field_validator("fields")
@@ -153,6 +162,23 @@ class ListUsers(RequestModel):
         if unknown:
             raise refused("not_an_option", f"There is no field {unknown[0][:50]!r}.")
         return value
+
+    def filters(self) -> Filters:
+        """The conditions of the list, in canonical keys."""
+        return Filters(
+            prefix=prefix_key(self.q) if self.q is not None else None,
+            email_key=_exact_key(self.email),
+            username_key=_exact_key(self.username),
+            status=self.status,
+            role=self.role,
+            created_after=self.created_after,
+            created_before=self.created_before,
+        )
+
+
+def _exact_key(name: str | None) -> str | None:
+    """The key of a name; of what cannot be a name, a key that nobody has."""
+    return None if name is None else (login_name_key(name) or "")
 
 
 class UserOut(msgspec.Struct, kw_only=True):
@@ -191,6 +217,9 @@ class UserOut(msgspec.Struct, kw_only=True):
             last_login_at=timestamp(user.last_login_at) if user.last_login_at is not None else None,
             version=user.version,
         )
+
+
+_SELECTION: str = "^({0})(,({0}))*$".format("|".join(UserOut.__struct_fields__))
 
 
 class ListedUser(msgspec.Struct, kw_only=True, omit_defaults=True):

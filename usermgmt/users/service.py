@@ -101,11 +101,12 @@ async def register_user(
     """
     if (new.status is not None or new.roles is not None) and not caller.has(Permission.USERS_WRITE):
         raise FieldNotPermitted
-    user = _new_account(new, runtime.clock.now())
+    user = new_account(new, runtime.clock.now())
     async with runtime.database.read() as session:
+        taken = await list_taken(session, names_of(user))  # first: whoever took them under this key has answered by now
         if once is not None and (answer := await idempotency.find_answer(session, once.request, now=user.created_at)):
             return answer
-        await refuse_taken(session, names_of(user))
+    _raise_taken(taken)
     if new.password is not None:
         user.password_hash = await runtime.hasher.hash(new.password)
     try:
@@ -158,10 +159,10 @@ def names_of(user: User) -> dict[str, NameKind]:
     return {user.email_key: NameKind.EMAIL, user.username_key: NameKind.USERNAME}
 
 
-async def refuse_taken(session: AsyncSession, names: dict[str, NameKind]) -> None:
-    """Refuse names that somebody has, before any work is spent on them. The inserts decide, this only saves a hash."""
+async def list_taken(session: AsyncSession, names: dict[str, NameKind]) -> set[NameKind]:
+    """Which of the names somebody has, before any work is spent on them. The inserts decide, this only saves a hash."""
     taken = await queries.list_taken_names(session, sorted(names))
-    _raise_taken({kind for name, kind in names.items() if name in taken})
+    return {kind for name, kind in names.items() if name in taken}
 
 
 async def take_names(session: AsyncSession, user_id: UUID, names: dict[str, NameKind]) -> None:
@@ -181,7 +182,8 @@ def _raise_taken(kinds: set[NameKind]) -> None:
         raise EmailTaken
 
 
-def _new_account(new: NewUser, now: datetime) -> User:
+def new_account(new: NewUser, now: datetime) -> User:
+    """The row of an account that is about to be made; its password is hashed by whoever makes it."""
     address = email_key(new.email)
     return User(
         id=new_id(),
@@ -201,6 +203,19 @@ def _new_account(new: NewUser, now: datetime) -> User:
     )
 
 
+async def insert_account(session: AsyncSession, caller: Caller, user: User, granted: Sequence[str]) -> UserView:
+    """Add an account with its names, its roles and its record. Refused: `UsernameTaken`, `EmailTaken`."""
+    now = user.created_at
+    await take_names(session, user.id, names_of(user))
+    await queries.insert_user(session, user)
+    for role in granted:
+        await role_queries.insert_grant(session, user.id, role, granted_by=caller.user_id, at=now)
+    await audit.record(
+        session, Event.USER_CREATED, caller=caller, at=now, user_id=user.id, details={"roles": list(granted)}
+    )
+    return UserView(user, granted)
+
+
 async def _insert_account(
     runtime: Runtime, caller: Caller, user: User, wanted: Sequence[str] | None, once: Once | None
 ) -> UserView:
@@ -211,14 +226,7 @@ async def _insert_account(
             await idempotency.claim_key(session, once.request, now=now)
         if wanted is not None:
             await roles.check_grantable(session, caller, wanted)
-        await take_names(session, user.id, names_of(user))
-        await queries.insert_user(session, user)
-        for role in granted:
-            await role_queries.insert_grant(session, user.id, role, granted_by=caller.user_id, at=now)
-        await audit.record(
-            session, Event.USER_CREATED, caller=caller, at=now, user_id=user.id, details={"roles": granted}
-        )
-        view = UserView(user, granted)
+        view = await insert_account(session, caller, user, granted)
         if once is not None:
             await idempotency.store_answer(session, once.request, status=CREATED, body=once.write(view))
     return view

@@ -1,0 +1,9 @@
+"""How this machine reaches a server that listens on it."""
+
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to call what listens everywhere
+
+
+def local_url(host: str, port: int) -> str:
+    """The address to call for `server.host` and a port."""
+    reached = ANY_ADDRESS.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"

@@ -1,0 +1,20 @@
+"""`usermgmt openapi`: the description of the API, without a server, a database or a secret."""
+
+import secrets
+
+import click
+
+from usermgmt.app import create_app
+from usermgmt.http.documentation import openapi_document
+from usermgmt.operator.configuration import operator_settings
+from usermgmt.operator.console import Console
+from usermgmt.operator.grammar import command, pass_console
+
+
+@command()
+@pass_console
+def openapi(console: Console) -> None:
+    """Print the OpenAPI document of the API, as JSON."""
+    nothing_kept = {"secret.keys": secrets.token_urlsafe(48), "database.url": "sqlite+aiosqlite:///:memory:"}
+    app = create_app(operator_settings(console, flags=nothing_kept))
+    click.echo(openapi_document(app).decode())

@@ -1,0 +1,75 @@
+"""`usermgmt roles`: seeing roles, giving them and taking them away, with the operator on the record."""
+
+from typing import Any
+
+import click
+
+from usermgmt.operator.accounts import find_account, refuse_unstorable
+from usermgmt.operator.console import Console
+from usermgmt.operator.grammar import command
+from usermgmt.operator.workplace import on_runtime
+from usermgmt.roles import queries, service
+from usermgmt.roles.queries import RoleRecord
+from usermgmt.runtime import Runtime
+from usermgmt.security.principal import OPERATOR
+from usermgmt.users import changes
+
+COLUMNS = ("name", "built_in", "permissions", "description")
+
+
+@command("list")
+@on_runtime
+async def list_roles(console: Console, runtime: Runtime) -> None:
+    """List every role and what it permits."""
+    console.table(COLUMNS).add([_document(role) for role in await service.list_roles(runtime)])
+
+
+@command()
+@click.argument("role")
+@on_runtime
+async def show(console: Console, runtime: Runtime, role: str) -> None:
+    """Show what ROLE permits and how many accounts hold it."""
+    refuse_unstorable({"role": role})
+    record = await service.get_role(runtime, role)
+    async with runtime.database.read() as session:
+        holders = await queries.count_holders(session, role)
+    console.show_fields({**_document(record), "holders": holders})
+
+
+@command()
+@click.argument("user")
+@click.argument("role")
+@on_runtime
+async def grant(console: Console, runtime: Runtime, user: str, role: str) -> None:
+    """Give ROLE to USER."""
+    view = await find_account(runtime, user)
+    refuse_unstorable({"role": role})
+    await changes.grant_role(runtime, OPERATOR, view.user.id, role)
+    await _tell(console, runtime, user)
+
+
+@command()
+@click.argument("user")
+@click.argument("role")
+@on_runtime
+async def revoke(console: Console, runtime: Runtime, user: str, role: str) -> None:
+    """Take ROLE from USER. The last active administrator keeps theirs."""
+    view = await find_account(runtime, user)
+    refuse_unstorable({"role": role})
+    await changes.revoke_role(runtime, OPERATOR, view.user.id, role)
+    await _tell(console, runtime, user)
+
+
+async def _tell(console: Console, runtime: Runtime, user: str) -> None:
+    view = await find_account(runtime, user)
+    document = {"id": str(view.user.id), "username": view.user.username, "roles": list(view.roles)}
+    console.show(document, f"{view.user.username} now holds: {', '.join(view.roles) or 'no role'}.")
+
+
+def _document(role: RoleRecord) -> dict[str, Any]:
+    return {
+        "name": role.name,
+        "built_in": role.built_in,
+        "permissions": sorted(map(str, role.permissions)),
+        "description": role.description,
+    }

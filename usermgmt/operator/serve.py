@@ -1,0 +1,151 @@
+"""`usermgmt serve`: one process that serves, in production or for a first look."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from socket import socket
+from typing import Any
+
+import click
+import structlog
+
+from usermgmt import __version__
+from usermgmt.app import MarksMissing, create_app
+from usermgmt.operator import server
+from usermgmt.operator.addresses import local_url
+from usermgmt.operator.configuration import production_settings, reason_of, unfit, unusable
+from usermgmt.operator.console import Console, Reason
+from usermgmt.operator.development import Banner, development_settings
+from usermgmt.operator.grammar import command, pass_console
+from usermgmt.operator.startup import Prepared, prepare, refuse_unfit
+from usermgmt.permissions import ADMIN
+from usermgmt.settings import Settings
+from usermgmt.settings_report import common_problems, production_problems
+from usermgmt.settings_sources import SettingsError
+from usermgmt.telemetry.logs import configure_logs
+from usermgmt.users import service as users
+from usermgmt.users.lists import Count, Filters, Order
+from usermgmt.users.models import Status
+
+PRIVATE = 0o077
+
+log = structlog.get_logger("usermgmt.server")
+
+
+@dataclass(slots=True)
+class Start:
+    """One start of the server: in which mode, with which flags."""
+
+    console: Console
+    is_development: bool
+    flags: Mapping[str, object] = field(default_factory=dict)
+
+
+@command()
+@click.option("--dev", "is_development", is_flag=True, help="A first look: SQLite, generated secrets, a first admin.")
+@click.option("--host", help="Address to listen on (server.host).")
+@click.option("--port", type=int, help="TCP port to listen on; 0 takes a free one (server.port).")
+@click.option("--workers", type=int, help="Number of processes; only 1 for now (server.workers).")
+@click.option("--migrate", is_flag=True, help="Apply pending migrations first (database.migrate).")
+@click.option("--allow-sqlite", is_flag=True, help="Accept SQLite in production (database.allow_sqlite).")
+@pass_console
+def serve(
+    console: Console,
+    is_development: bool,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    migrate: bool,
+    allow_sqlite: bool,
+) -> None:
+    """Run the server.
+
+    Without --dev it starts only when nothing is wrong, and otherwise tells every reason at once (exit code 78). SIGTERM
+    and SIGINT let running requests finish within server.graceful_timeout; a second one ends at once.
+
+    With --dev it keeps everything in server.data_dir: a SQLite database and a secret that it makes; the password of
+    the first administrator is printed once.
+    """
+    flags = {
+        "server.host": host,
+        "server.port": port,
+        "server.workers": workers,
+        "database.migrate": migrate or None,
+        "database.allow_sqlite": allow_sqlite or None,
+    }
+    start = Start(console, is_development, flags)
+    server.run(lambda: _serve(start))
+
+
+async def _serve(start: Start) -> None:
+    """One life of the server, from settings to the last answer."""
+    settings = await _settings(start)
+    configure_logs(settings.logs)
+    ending = server.Ending(settings.server.graceful_timeout.total_seconds())
+    found: list[Prepared] = []
+
+    async def start_up() -> None:
+        found.append(await prepare(settings, is_development=start.is_development))
+
+    with server.bound_sockets(settings.server) as sockets:
+        if await ending.interrupts(start_up()):
+            return
+        try:
+            await _serve_prepared(start, found[0], sockets, ending)
+        finally:
+            await found[0].runtime.close()
+
+
+async def _serve_prepared(start: Start, prepared: Prepared, sockets: Sequence[socket], ending: server.Ending) -> None:
+    settings = prepared.runtime.settings
+    try:
+        app = create_app(settings, prepared.runtime)
+    except MarksMissing as error:
+        raise unfit([Reason(str(error))]) from None
+    server.listen(sockets)
+    port: int = sockets[0].getsockname()[1]
+    await _greet(start, prepared, local_url(settings.server.host, port))
+    await server.serve(app, prepared.runtime, sockets, ending)
+
+
+async def _settings(start: Start) -> Settings:
+    """The settings to start with; refused with every reason there is."""
+    if start.is_development:
+        return _development_settings(start)
+    settings, reasons = production_settings(start.flags, start.console.config)
+    await refuse_unfit(settings, reasons)
+    assert settings is not None
+    return settings
+
+
+def _development_settings(start: Start) -> Settings:
+    os.umask(PRIVATE)
+    try:
+        settings = development_settings(start.flags, start.console.config)
+    except SettingsError as error:
+        raise unusable(error.problems) from None
+    workers = [problem for problem in production_problems(settings) if problem.key == "server.workers"]
+    if problems := [*workers, *common_problems(settings)]:
+        raise unfit(map(reason_of, problems))
+    return settings
+
+
+async def _greet(start: Start, prepared: Prepared, url: str) -> None:
+    """Say that the server is up: with the banner in development, in the log otherwise."""
+    settings = prepared.runtime.settings
+    if not start.is_development:
+        made: dict[str, Any] = {"made_admin": prepared.made_admin.username} if prepared.made_admin else {}
+        log.info("serving", url=url, version=__version__, **made)
+        return
+    admin = prepared.made_admin.username if prepared.made_admin is not None else await _an_admin(prepared)
+    banner = Banner(settings, url, prepared.made_admin, admin)
+    start.console.show(banner.document, banner.text)
+
+
+async def _an_admin(prepared: Prepared) -> str:
+    """The name of one active administrator."""
+    filters = Filters(role=ADMIN, status=Status.ACTIVE)
+    found = await users.list_users(
+        prepared.runtime, filters, order=Order.CREATED, position=None, limit=1, count=Count.NONE
+    )
+    return found.page.items[0].user.username if found.page.items else ADMIN

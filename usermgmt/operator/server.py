@@ -1,0 +1,162 @@
+"""Hypercorn in this process: how it listens, and how it ends.
+
+The first SIGTERM or SIGINT drains: readiness answers 503, requests that run are answered, idle connections close. What
+is still open after `server.graceful_timeout` is dropped, whatever its client does. A second signal ends at once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import structlog
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
+from quart import Quart
+
+from usermgmt.operator.console import Refusal
+from usermgmt.runtime import Runtime
+from usermgmt.settings import ServerSettings
+
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 75.0  # longer than load balancers keep a connection, so that they are who closes it
+KEEP_ALIVE_REQUESTS = 1_000_000
+INCOMPLETE_BYTES = 16 * 1024
+WATCHDOG_SECONDS = 0.5
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+log = structlog.get_logger("usermgmt.server")
+
+
+class Ending:
+    """How the process ends: asked by a first signal, forced by a second one or by the watchdog."""
+
+    def __init__(self, patience: float) -> None:
+        """`patience` is in seconds, from the first signal to the end whatever happens."""
+        self.asked = asyncio.Event()
+        self._patience = patience
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._receive, number)
+
+    async def interrupts(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do work that a signal stops; whether one did."""
+        doing = asyncio.ensure_future(work)
+        waiting = asyncio.ensure_future(self.asked.wait())
+        await asyncio.wait((doing, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not doing.done():
+            doing.cancel()
+            await asyncio.wait((doing,))
+        if doing.cancelled():
+            return True
+        doing.result()
+        return False
+
+    def _receive(self, number: int) -> None:
+        if self.asked.is_set():
+            _leave(128 + number)
+        self.asked.set()
+        watchdog = threading.Timer(self._patience + WATCHDOG_SECONDS, _leave, (0,))
+        watchdog.daemon = True
+        watchdog.start()
+
+
+@contextlib.contextmanager
+def bound_sockets(settings: ServerSettings) -> Iterator[list[socket.socket]]:
+    """Sockets on every address that `server.host` stands for, not listening yet. Refused when one cannot be had."""
+    with contextlib.ExitStack() as stack:
+        try:
+            bound = [stack.enter_context(_bound(family, address)) for family, address in _addresses(settings)]
+        except OSError as error:
+            raise Refusal(
+                f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}.", code="cannot_listen"
+            ) from None
+        yield bound
+
+
+def listen(sockets: Sequence[socket.socket]) -> None:
+    """Take connections from now on; they wait until `serve` answers them."""
+    for sock in sockets:
+        sock.listen(BACKLOG)
+
+
+async def serve(app: Quart, runtime: Runtime, sockets: Sequence[socket.socket], ending: Ending) -> None:
+    """Answer requests until a signal, then drain. Refused when the application does not start."""
+    settings = runtime.settings.server
+
+    async def drained() -> None:
+        await ending.asked.wait()
+        runtime.is_draining = True
+        log.info("draining", seconds=settings.graceful_timeout.total_seconds())
+        await asyncio.sleep(min(settings.drain_delay, settings.graceful_timeout).total_seconds())
+
+    try:
+        await hypercorn_serve(app, _config(settings, sockets), shutdown_trigger=drained, mode="asgi")
+    except (LifespanFailureError, LifespanTimeoutError) as error:
+        raise Refusal(f"The server did not start: {error}", code="not_started") from None
+    log.info("stopped")
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run in an event loop, uvloop's where it is installed."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):
+        import uvloop  # noqa: PLC0415 - Windows has none
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+
+
+def _addresses(settings: ServerSettings) -> list[tuple[int, Any]]:
+    """The addresses of `server.host`; only the first when each would get another free port."""
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = [(int(family), address) for family, _, _, _, address in found]
+    return addresses if settings.port else addresses[:1]
+
+
+def _bound(family: int, address: Any) -> socket.socket:  # an address has as many parts as its family wants
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != "::"))
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _config(settings: ServerSettings, sockets: Sequence[socket.socket]) -> Config:
+    """Hypercorn's configuration: our sockets, our log, no header that names the software."""
+    logger = logging.getLogger("hypercorn.error")
+    logger.setLevel(logging.WARNING)  # what it says at its start, we say
+    config = Config()
+    config.bind = [f"fd://{sock.detach()}" for sock in sockets]
+    config.backlog = BACKLOG
+    config.graceful_timeout = max(0.0, (settings.graceful_timeout - settings.drain_delay).total_seconds())
+    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+    config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
+    config.h11_max_incomplete_size = INCOMPLETE_BYTES
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = logger
+    return config
+
+
+def _leave(code: int) -> None:
+    """End now, whatever still runs. What was logged is written out."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

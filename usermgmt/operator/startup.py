@@ -1,0 +1,112 @@
+"""What stands between the settings and the first request: the database, its schema, the roles, the first administrator.
+
+`usermgmt serve` and `hypercorn asgi:app` start through here, so that neither serves what the other would refuse.
+"""
+
+import sys
+from dataclasses import dataclass
+
+import structlog
+from quart import Quart
+
+from usermgmt.app import create_app
+from usermgmt.errors import DatabaseUnavailable
+from usermgmt.operator import migrations
+from usermgmt.operator.bootstrap import MadeAdmin, has_active_admin, make_configured_admin, make_generated_admin
+from usermgmt.operator.configuration import production_settings, unfit
+from usermgmt.operator.console import Exit, Reason, Refusal, tell_refusal
+from usermgmt.operator.database_state import await_database, schema_reason
+from usermgmt.roles import queries as role_queries
+from usermgmt.runtime import Runtime, build_runtime
+from usermgmt.settings import Settings
+from usermgmt.telemetry.logs import configure_logs
+
+log = structlog.get_logger("usermgmt.start")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A runtime that may serve, and the administrator that this start made, if it made one."""
+
+    runtime: Runtime
+    made_admin: MadeAdmin | None
+
+
+async def prepare(settings: Settings, *, is_development: bool = False) -> Prepared:
+    """Wait for the database, bring or check its schema, see to roles and the first administrator.
+
+    Every step may be done by several processes at once. Refused, with nothing left open, when one cannot be done.
+    """
+    await _bring_schema(settings)
+    runtime = build_runtime(settings)
+    try:
+        return Prepared(runtime, await _people(runtime, is_development=is_development))
+    except BaseException:
+        await runtime.close()
+        raise
+
+
+async def refuse_unfit(settings: Settings | None, found: list[Reason]) -> None:
+    """Refuse to start for these reasons and, if the database can be asked at once, for its schema too."""
+    if not found:
+        return
+    is_askable = settings is not None and not any(reason.where == "database.url" for reason in found)
+    if settings is not None and is_askable and not settings.database.migrate:
+        try:
+            reason = schema_reason(await migrations.state(settings.database))
+        except DatabaseUnavailable as error:
+            log.debug("schema_not_checked", reason=error.detail)
+        else:
+            found.extend([reason] if reason is not None else [])
+    raise unfit(found)
+
+
+def application() -> Quart:
+    """The application for other ASGI servers, on the settings of the environment.
+
+    Ends the process with exit code 78 and every reason on standard error where `usermgmt serve` would refuse: for its
+    settings now, for its database when the server starts.
+    """
+    settings, reasons = production_settings()
+    if settings is None or reasons:
+        tell_refusal(unfit(reasons), is_json=False)
+        sys.exit(Exit.CONFIGURATION)
+    configure_logs(settings.logs)
+    app = create_app(settings)
+
+    @app.before_serving
+    async def check() -> None:
+        try:
+            prepared = await prepare(settings)
+        except Refusal as refusal:
+            log.critical("not_started", reasons=refusal.lines)
+            sys.exit(refusal.exit_code)
+        await prepared.runtime.close()
+
+    return app
+
+
+async def _bring_schema(settings: Settings) -> None:
+    state = await await_database(settings.database)
+    if settings.database.migrate:
+        if not state.is_current:
+            log.info("migrating", at=state.current, to=state.head)
+        await migrations.upgrade(settings.database)
+    elif (reason := schema_reason(state)) is not None:
+        raise unfit([reason])
+
+
+async def _people(runtime: Runtime, *, is_development: bool) -> MadeAdmin | None:
+    """See to it that new accounts have their role and that somebody may administer."""
+    settings = runtime.settings
+    async with runtime.database.read() as session:
+        role = await role_queries.find_role(session, settings.registration.default_role)
+    if role is None:
+        raise unfit([Reason("names no role that exists", "registration.default_role")])
+    if settings.bootstrap.admin_username:
+        return await make_configured_admin(runtime)
+    if is_development:
+        return await make_generated_admin(runtime)
+    if not await has_active_admin(runtime):
+        log.warning("no_administrator", remedy="usermgmt admin create NAME EMAIL")
+    return None

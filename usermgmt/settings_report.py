@@ -1,0 +1,166 @@
+"""Settings told to people: what is in force and why, the documented file, and what is wrong with them."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, get_args, get_origin
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from usermgmt.settings import SECTIONS, Section, Settings, declared_fields
+from usermgmt.settings_sources import SettingsProblem, variable
+from usermgmt.settings_values import Between, DatabaseUrl, masked_url
+
+SHORTEST_KEY = 32
+"""Least length of a root secret, in bytes."""
+SAMPLE_KEYS = frozenset(
+    {
+        "secret",
+        "secret-key",
+        "secretkey",
+        "supersecret",
+        "super-secret",
+        "password",
+        "test",
+        "dev",
+        "development",
+        "0123456789abcdef0123456789abcdef",
+        "abcdefghijklmnopqrstuvwxyz012345",
+        "abcdefghijklmnopqrstuvwxyz123456",
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",  # FastAPI's tutorial
+        "a-string-secret-at-least-256-bits-long",  # jwt.io
+    }
+)
+"""Keys known from documentation; in lower case, with - for _ and space."""
+SAMPLE_MARKS = (
+    "changeme",
+    "change-me",
+    "change-this",
+    "change-in-prod",
+    "replace-me",
+    "replace-this",
+    "your-secret",
+    "your-super",
+    "your-256-bit",
+    "insecure",
+    "supersecret",
+)
+"""What gives a sample away wherever it stands in a key."""
+_HEADER = """\
+# The settings of usermgmt, all of them, each with its default. Nothing is set until a line loses its "# ".
+# Stronger than this file, strongest first: flags, USERMGMT_SECTION__KEY, USERMGMT_SECTION__KEY_FILE (the path
+# of a file with the value). Durations: 500ms, 10s, 10m, 1h30m, 30d; a plain number is seconds.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One setting as `config show` prints it; a secret is never in `value_shown`."""
+
+    key: str
+    value_shown: str
+    origin: str
+    description: str
+    is_secret: bool
+
+
+def describe(settings: Settings) -> list[SettingRow]:
+    """Every setting, in the order of settings.toml."""
+    return [_row(settings, key, declared=declared) for key, declared in declared_fields()]
+
+
+def _row(settings: Settings, key: str, *, declared: FieldInfo) -> SettingRow:
+    section, _, name = key.partition(".")
+    value = getattr(getattr(settings, section), name)
+    is_secret = _is_secret(declared)
+    shown = ("(hidden)" if value else "(not set)") if is_secret else _shown(value)
+    return SettingRow(key, shown, settings.origins[key], _documented(declared), is_secret)
+
+
+def _is_secret(declared: FieldInfo) -> bool:
+    return SecretStr in (declared.annotation, *get_args(declared.annotation))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return masked_url(value) if isinstance(value, DatabaseUrl) else str(value)
+
+
+def _documented(declared: FieldInfo) -> str:
+    """The description, with the range or the choices that the type knows."""
+    ranges = [f" From {limit}." for limit in declared.metadata if isinstance(limit, Between)]
+    is_choice = get_origin(declared.annotation) is Literal
+    choices = [f" One of {', '.join(get_args(declared.annotation))}."] if is_choice else []
+    return "".join([declared.description or "", *ranges, *choices])
+
+
+def render_default_toml() -> str:
+    """The whole settings.toml: every key described, every default in a comment, so that nothing is set."""
+    return "\n".join([_HEADER, *(_section_toml(name, kind) for name, kind in SECTIONS.items())])
+
+
+def _section_toml(section: str, kind: type[Section]) -> str:
+    keys = (_key_toml(f"{section}.{name}", declared) for name, declared in kind.model_fields.items())
+    return "\n".join([f"# {kind.__doc__}", f"[{section}]", *keys])
+
+
+def _key_toml(key: str, declared: FieldInfo) -> str:
+    name = key.rpartition(".")[2]
+    if _is_secret(declared):
+        place = f"Not kept here: set {variable(key)}, or {variable(key)}_FILE to the path of a file with it."
+        return f"# {name}: {_documented(declared)}\n# {place}\n"
+    return f"# {_documented(declared)}\n# {name} = {_toml(declared.default)}\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool | int):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(str(value))
+
+
+def common_problems(settings: Settings) -> list[SettingsProblem]:
+    """What no mode accepts: root secrets that can be guessed, `*` with credentials. No secret is shown."""
+    problems = [("secret.keys", message) for message in _key_problems(settings.secret.keys)]
+    if "*" in settings.cors.origins and settings.cors.credentials:
+        problems.append(("cors.origins", "* must not be combined with cors.credentials; list the origins"))
+    return [SettingsProblem(key, settings.origins[key], message) for key, message in problems]
+
+
+def production_problems(settings: Settings) -> list[SettingsProblem]:
+    """Everything for which `usermgmt serve` refuses to start in production, `common_problems` included."""
+    problems = []
+    if not settings.secret.keys:
+        problems.append(("secret.keys", "must be set; generate a key with `usermgmt secrets generate`"))
+    if settings.database.is_sqlite and not settings.database.allow_sqlite:
+        problems.append(("database.url", "must be PostgreSQL in production, unless database.allow_sqlite is set"))
+    if settings.server.workers > 1:
+        problems.append(("server.workers", "must be 1: more than one worker would count limits in memory"))
+    found = [SettingsProblem(key, settings.origins[key], message) for key, message in problems]
+    return found + common_problems(settings)
+
+
+def _key_problems(keys: tuple[SecretStr, ...]) -> Iterator[str]:
+    presented = [key.get_secret_value() for key in keys]
+    for number, key in enumerate(presented, start=1):
+        if len(key.encode()) < SHORTEST_KEY:
+            yield f"key {number} is shorter than {SHORTEST_KEY} bytes"
+        if _is_sample(key):
+            yield f"key {number} is a known sample or repeats itself; use `usermgmt secrets generate`"
+    for (first, one), (second, other) in combinations(enumerate(presented, start=1), 2):
+        if one == other:
+            yield f"keys {first} and {second} are the same"
+
+
+def _is_sample(key: str) -> bool:
+    """Whether the key is known from documentation or is one piece repeated, which no random key is."""
+    plain = re.sub("[ _]", "-", key.strip().lower())
+    is_repetition = plain in (plain + plain)[1:-1]
+    return is_repetition or plain in SAMPLE_KEYS or any(mark in plain for mark in SAMPLE_MARKS)
