@@ -1,7 +1,7 @@
 """What every test stands on: both databases, an application on each, and people to call as.
 
-Each worker of the test run has one PostgreSQL server of its own. A database is migrated once and copied for each test,
-so that no test sees what another did.
+Each worker of the test run has one PostgreSQL server of its own. A database is migrated once; it is emptied after each
+test, or copied for it, so that no test sees what another did.
 """
 
 import asyncio
@@ -21,6 +21,21 @@ from usermgmt.settings import Settings, load_settings
 
 SECRET = "tests-only-7f3a9c51e8d24b60a1f7c3d95e2b8046"
 DATABASES = ("sqlite", "postgresql")
+SHARED = "shared"
+OWN_DATABASE = {"storage", "operator", "fuzz"}  # folders whose tests change schemas and settings, or start processes
+EMPTY = "; ".join(
+    f"DELETE FROM {table}"
+    for table in (
+        "role_grants",
+        "sessions",
+        "users",
+        "login_names",
+        "audit_events",
+        "signing_keys",
+        "idempotency_keys",
+        "roles WHERE NOT built_in",
+    )
+)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +47,7 @@ def postgresql() -> Iterator[PostgreSQL]:
         asyncio.run(migrations.upgrade(settings_for(server.create("template")).database))
         yield server
     finally:
-        server.stop()
+        server.remove()
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +56,12 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
     asyncio.run(migrations.upgrade(settings_for(f"sqlite+aiosqlite:///{path}").database))
     return path
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgresql: PostgreSQL) -> str:
+    """The address of the one PostgreSQL database that most tests of a worker use after each other."""
+    return postgresql.create(SHARED, template="template")
 
 
 @pytest.fixture(params=DATABASES)
@@ -52,9 +73,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield f"sqlite+aiosqlite:///{path}"
         return
     server: PostgreSQL = request.getfixturevalue("postgresql")
-    name = f"t{os.urandom(6).hex()}"
-    yield server.create(name, template="template")
-    server.drop(name)
+    if OWN_DATABASE & set(request.node.path.parts):
+        name = f"t{os.urandom(6).hex()}"
+        yield server.create(name, template="template")
+        server.drop(name)
+        return
+    yield request.getfixturevalue("shared_database")
+    server.execute(EMPTY, database=SHARED)
 
 
 @pytest.fixture

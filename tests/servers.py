@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -50,6 +51,11 @@ class PostgreSQL:
     def stop(self) -> None:
         """Stop at once, dropping every connection."""
         self._run("pg_ctl", "--wait", "--mode=immediate", "stop")
+
+    def remove(self) -> None:
+        """Stop for good."""
+        self.stop()
+        shutil.rmtree(self._folder)
 
     def create(self, name: str, *, template: str = "template1") -> str:
         """Create a database; its address."""

@@ -204,7 +204,7 @@ class TokensSettings(Section):
     algorithm: Literal["ES256", "EdDSA", "RS256", "HS256"] = Field(
         default="ES256", description="Signature algorithm of tokens."
     )
-    access_lifetime: Annotated[Duration, Between(_SHORTEST, Duration.parse("15m"))] = Field(
+    access_lifetime: Annotated[Duration, Between(Duration.parse("1s"), Duration.parse("15m"))] = Field(
         default=Duration.parse("10m"), description="Duration for which an access token is valid."
     )
     session_idle_lifetime: Lifetime = Field(

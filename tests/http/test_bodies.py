@@ -329,7 +329,7 @@ LIMITS: dict[tuple[str, str], tuple[Callable[[int], Any], int, int, str]] = {
     ("PatchUser", "current_password"): (phrase_of, LIMIT - 1_000, 200, ""),
     ("PatchUser", "attributes"): (attributes_of, 8192, 200, "too_long"),
     ("PatchUser", "roles"): (lambda length: ["r" * length], 64, 422, "invalid_format"),
-    ("DeleteUser", "current_password"): (phrase_of, LIMIT - 1_000, 409, ""),  # read, but it is the last admin
+    ("DeleteUser", "current_password"): (phrase_of, LIMIT - 1_000, 403, ""),
     ("LogIn", "username"): (repeated("u"), 320, 401, "too_long"),
     ("LogIn", "email"): (email_of, 320, 401, "too_long"),
     ("LogIn", "password"): (phrase_of, 4096, 401, "too_long"),

@@ -45,7 +45,9 @@ def chance() -> random.Random:
     return random.Random(7)
 
 
-def requests(person: Person, chance: random.Random) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+def requests(
+    person: Person, refresh_token: str, chance: random.Random
+) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
     """Reads and writes in turn, for ever."""
     number = 0
     while True:
@@ -56,7 +58,7 @@ def requests(person: Person, chance: random.Random) -> Iterator[tuple[str, str, 
         yield "POST", "/api/auth/login", {"username": person.username, "password": person.password}
         yield "GET", "/api/users?limit=10", None
         yield "PUT", "/api/users/me", {"display_name": f"{chance.random()}", "attributes": {"n": number}}
-        yield "POST", "/api/auth/refresh", {"refresh_token": person.refresh_token}
+        yield "POST", "/api/auth/refresh", {"refresh_token": refresh_token}
         yield "GET", "/api/auth/session", None
 
 
@@ -141,6 +143,7 @@ class Client:
         else:
             serving.cancel()
         await asyncio.wait([serving], timeout=PATIENCE)
+        self._gone.set()
         return was_answered
 
 
@@ -157,7 +160,8 @@ async def slowest(server: Server, admin: Person) -> float:
 async def test_a_client_that_goes_away_leaves_nothing_behind(
     server: Server, admin: Person, chance: random.Random, says_so: bool
 ):
-    asked, usual = requests(admin, chance), await slowest(server, admin)
+    usual = await slowest(server, admin)
+    asked = requests(admin, (await admin.elsewhere()).refresh_token, chance)  # used again too late it ends its session
     answered: list[bool] = []
     for _ in range(ROUNDS):
         clients = [Client(server, admin, *next(asked)) for _ in range(AT_ONCE)]
@@ -173,7 +177,8 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(
 async def test_a_socket_that_is_closed_early_leaves_nothing_behind(
     server: Server, admin: Person, chance: random.Random
 ):
-    asked, usual = requests(admin, chance), await slowest(server, admin)
+    usual = await slowest(server, admin)
+    asked = requests(admin, (await admin.elsewhere()).refresh_token, chance)  # used again too late it ends its session
 
     async def visit(port: int, longest: float) -> None:
         method, path, body = next(asked)

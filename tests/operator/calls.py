@@ -11,6 +11,17 @@ from urllib.parse import urlsplit
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 SECONDS = 20
+BODY = b'{"username": "nobody", "password": "wrong"}'
+HEAD = b"\r\n".join(
+    (
+        b"POST /api/auth/login HTTP/1.1",
+        b"Host: x",
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(BODY),
+        b"\r\n",
+    )
+)
+"""A sign-in that is refused: what comes before its body."""
 
 
 def call(url: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
@@ -30,24 +41,15 @@ def sign_in(url: str, username: str, password: str) -> int:
     return call(f"{url}/api/auth/login", {"username": username, "password": password})[0]
 
 
-def connected(url: str) -> socket.socket:
+def connection_to(url: str) -> socket.socket:
     """A connection to the server."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     return socket.create_connection((parts.hostname, parts.port or 80), timeout=SECONDS)
 
 
-def half_sent(url: str) -> tuple[socket.socket, bytes]:
-    """A connection on which a request was sent but for its last bytes, and those bytes."""
-    body = b'{"username": "nobody", "password": "wrong"}'
-    head = f"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    connection = connected(url)
-    connection.sendall(head.encode() + body[:-5])
-    return connection, body[-5:]
-
-
 def answered(connection: socket.socket) -> tuple[int, bytes]:
     """The status and the body of the answer on a connection."""
-    response = http.client.HTTPResponse(connection)
-    response.begin()
-    return response.status, response.read()
+    with http.client.HTTPResponse(connection) as response:
+        response.begin()
+        return response.status, response.read()

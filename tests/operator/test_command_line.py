@@ -79,7 +79,12 @@ def test_the_version(bare: CommandLine) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--json", "roles", "list"], ["roles", "--json", "list"], ["roles", "list", "--json"], ["roles", "list", "--json", "--json"]],
+    [
+        ["--json", "roles", "list"],
+        ["roles", "--json", "list"],
+        ["roles", "list", "--json"],
+        ["roles", "list", "--json", "--json"],
+    ],
 )
 def test_global_options_stand_anywhere(line: CommandLine, words: list[str]) -> None:
     names = [json.loads(row)["name"] for row in line.done(*words).splitlines()]
@@ -122,7 +127,9 @@ def test_without_a_schema_the_remedy_is_told_and_nothing_is_made(empty_line: Com
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [["users", "list"], ["keys", "list"], ["db", "current"], ["db", "check"], ["db", "upgrade"]])
+@pytest.mark.parametrize(
+    "words", [["users", "list"], ["keys", "list"], ["db", "current"], ["db", "check"], ["db", "upgrade"]]
+)
 @pytest.mark.parametrize("is_json", [False, True])
 def test_a_database_that_is_away_is_69(words: list[str], is_json: bool) -> None:
     away = CommandLine(environment("postgresql://app:hidden-word@127.0.0.1:1/app"))

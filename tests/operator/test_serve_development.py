@@ -165,8 +165,11 @@ def test_what_no_mode_accepts_is_78(start: Start, words: list[str], environ: Map
     assert "Password" not in process.output
 
 
-def test_a_data_directory_that_cannot_be_made_is_one_line(start: Start, tmp_path: Path) -> None:
+def test_a_data_directory_that_cannot_be_made_is_told(start: Start, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     process = start("serve", "--dev", "--port", "0")
-    assert process.end() == 1
-    assert len(process.errors().splitlines()) == 1
+    assert process.end() == 78
+    assert "Not a directory" in process.errors()
+    other = start("serve", "--dev", "--port", "0", environ={"USERMGMT_SERVER__DATA_DIR": "/proc/here"})
+    assert other.end() == 1
+    assert len(other.errors().splitlines()) == 1

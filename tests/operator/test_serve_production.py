@@ -111,7 +111,9 @@ def test_the_first_administrator_is_made_once(start: Start, database_url: str) -
     assert PASSWORD not in first.output
     first.end(TERM)
 
-    other = environment(database_url, **{**ROOT, "bootstrap__admin_username": "other", "bootstrap__admin_password": "x"})
+    other = environment(
+        database_url, **{**ROOT, "bootstrap__admin_username": "other", "bootstrap__admin_password": "x"}
+    )
     served_at(start("serve", "--port", "0", environ=other))
     assert [user["username"] for user in CommandLine(environ).documents("users", "list")] == ["root"]
 
@@ -134,7 +136,11 @@ def test_two_starts_at_once_on_an_empty_database_make_one_administrator(start: S
         ({"bootstrap__admin_email": "ada@example.com"}, ["bootstrap.admin_email"]),
         ({"bootstrap__admin_password": "short"}, ["bootstrap.admin_password"]),
         (
-            {"bootstrap__admin_username": "a/b", "bootstrap__admin_email": "no", "bootstrap__admin_password": "password"},
+            {
+                "bootstrap__admin_username": "a/b",
+                "bootstrap__admin_email": "no",
+                "bootstrap__admin_password": "password",
+            },
             ["bootstrap.admin_username", "bootstrap.admin_email", "bootstrap.admin_password"],
         ),
     ],

@@ -43,12 +43,12 @@ async def make_them_all_admins_again(server: Server) -> None:
     )
 
 
-@pytest.mark.parametrize("ways", [("disable",), ("delete",), ("revoke",), ("replace",), WAYS], ids="-".join)
+@pytest.mark.parametrize("ways", [("disable",), WAYS], ids=["disable", "mixed"])
 async def test_three_administrators_who_remove_each_other_leave_one(server: Server, ways):
     people = [await server.person(name, roles=["admin"]) for name in ("ann", "ben", "cat")]
     chance = random.Random(len(ways))
     refused = 0
-    for _ in range(ROUNDS if len(ways) > 1 or ways == ("disable",) else ROUNDS // 4):
+    for _ in range(ROUNDS):
         barrier = asyncio.Barrier(len(people))
 
         async def attack(caller: Person, target: Person, way: str, barrier: asyncio.Barrier = barrier) -> int:
@@ -78,20 +78,19 @@ async def test_who_all_leave_at_once_leave_one_behind(server: Server):
         await make_them_all_admins_again(server)
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_the_last_administrator_cannot_be_removed(server: Server, admin, manager, ada, way):
+async def test_the_last_administrator_cannot_be_removed(server: Server, admin):
     disabled = await server.person("former", roles=["admin"])
     assert (await admin.put(f"/api/users/{disabled.id}", json={"status": "disabled"})).status_code == 200
     before = await stored(server)
-    for target in ("me", admin.id):
-        path = f"/api/users/{target}"
-        response = await {
-            "disable": lambda path=path: admin.put(path, json={"status": "disabled", "display_name": "x"}),
-            "delete": lambda path=path: admin.delete(path, json={"current_password": PASSWORD}),
-            "revoke": lambda path=path: admin.delete(f"{path}/roles/admin"),
-            "replace": lambda path=path: admin.put(path, json={"roles": ["user", "manager"], "display_name": "x"}),
-        }[way]()
-        assert await refusal(response) == (409, "last_admin")
+    for path in ("/api/users/me", f"/api/users/{admin.id}"):
+        for method, where, options in (
+            ("PUT", path, {"json": {"status": "disabled", "display_name": "x"}}),
+            ("DELETE", path, {"json": {"current_password": PASSWORD}}),
+            ("DELETE", f"{path}/roles/admin", {}),
+            ("PUT", path, {"json": {"roles": ["user", "manager"], "display_name": "x"}}),
+            ("PATCH", path, {"json": {"roles": []}}),
+        ):
+            assert await refusal(await admin.call(method, where, **options)) == (409, "last_admin")
     assert await stored(server) == before
     assert (await admin.get("/api/auth/session")).status_code == 200
 

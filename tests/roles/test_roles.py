@@ -199,7 +199,7 @@ async def test_the_role_of_new_accounts_is_not_removed(server: Server, admin):
 
 
 async def test_removing_a_role_while_it_is_given_leaves_both_or_neither(server: Server, admin, ada):
-    for number in range(30):
+    for number in range(15):
         await admin.post("/api/roles", json={**AUDITOR, "name": f"role{number}"})
         given, gone, changed, made = await asyncio.gather(
             admin.put(f"/api/users/{ada.id}/roles/role{number}"),
@@ -224,23 +224,21 @@ async def test_removing_a_role_while_it_is_given_leaves_both_or_neither(server: 
         assert (await admin.get(f"/api/roles/role{number}")).status_code == (200 if is_held else 404)
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("POST", "/api/roles", {"name": "mine", "permissions": ["users:read"]}),
-        ("POST", "/api/roles", {"name": "mine", "permissions": ["roles:manage", "users:delete"]}),
-        ("PUT", "/api/roles/keeper", {"permissions": ["roles:manage", "roles:grant", "users:write"]}),
-        ("PUT", "/api/roles/auditor", {"permissions": []}),
-        ("PUT", "/api/roles/auditor", {"description": "x"}),
-        ("PUT", "/api/roles/auditor", {}),
-        ("DELETE", "/api/roles/auditor", None),
-    ],
-)
-async def test_nobody_defines_what_they_may_not_do_themselves(server: Server, admin, keeper, method, path, body):
+async def test_nobody_defines_what_they_may_not_do_themselves(server: Server, admin, keeper):
     await admin.post("/api/roles", json=AUDITOR)
     before = await stored(server)
-    response = await keeper.call(method, path, **({} if body is None else {"json": body}))
-    assert await refusal(response) == (403, "exceeds_own_rights")
+    table: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("POST", "/api/roles", {"json": {"name": "mine", "permissions": ["users:read"]}}),
+        ("POST", "/api/roles", {"json": {"name": "mine", "permissions": ["roles:manage", "users:delete"]}}),
+        ("PUT", "/api/roles/keeper", {"json": {"permissions": ["roles:manage", "roles:grant", "users:write"]}}),
+        ("PUT", "/api/roles/auditor", {"json": {"permissions": []}}),
+        ("PUT", "/api/roles/auditor", {"json": {"description": "x"}}),
+        ("PUT", "/api/roles/auditor", {"json": {}}),
+        ("DELETE", "/api/roles/auditor", {}),
+    )
+    for method, path, options in table:
+        response = await keeper.call(method, path, **options)
+        assert await refusal(response) == (403, "exceeds_own_rights"), (method, path, options)
     assert await stored(server) == before
 
 
@@ -251,9 +249,9 @@ async def test_within_their_rights_they_define_what_they_like(keeper):
     assert (await keeper.delete("/api/roles/helper")).status_code == 204
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "options"),
-    [
+async def test_roles_are_the_business_of_who_manages_them(as_, server: Server):  # G09
+    before = await stored(server)
+    table: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("GET", "/api/roles", {}),
         ("GET", "/api/roles/admin", {}),
         ("GET", "/api/roles/nosuch", {}),
@@ -262,13 +260,14 @@ async def test_within_their_rights_they_define_what_they_like(keeper):
         ("POST", "/api/roles", {"data": b"{"}),
         ("PUT", "/api/roles/user", {"json": {}}),
         ("DELETE", "/api/roles/user", {}),
-    ],
-)
-async def test_roles_are_the_business_of_who_manages_them(as_, server: Server, method, path, options):  # G09
-    before = await stored(server)
-    for caller in ("self", "manager"):
-        assert await refusal(await as_(caller).call(method, path, **options)) == (403, "permission_missing")
-    assert await refusal(await as_("nobody").call(method, path, **options)) == (401, "missing_credentials")
+    )
+    for method, path, options in table:
+        for caller, expected in (
+            ("nobody", (401, "missing_credentials")),
+            ("self", (403, "permission_missing")),
+            ("manager", (403, "permission_missing")),
+        ):
+            assert await refusal(await as_(caller).call(method, path, **options)) == expected, (method, path)
     assert await stored(server) == before
 
 

@@ -3,7 +3,6 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from quart import Response
 
 from tests.people import PASSWORD, Person, Server
@@ -73,7 +72,7 @@ async def test_twenty_requests_under_one_key_make_one_account(server: Server):
 
 
 async def test_a_repeat_finds_the_answer_at_whatever_moment_it_comes(server: Server):
-    for number in range(15):
+    for number in range(10):
         body = {**SEED, "username": f"user{number}", "email": f"user{number}@example.com"}
         asked = [asyncio.create_task(register(server.nobody(), body))]
         while not asked[0].done() and len(asked) < 40:
@@ -82,7 +81,7 @@ async def test_a_repeat_finds_the_answer_at_whatever_moment_it_comes(server: Ser
                 await asyncio.sleep(0)  # lets the others run a step, so that the next one comes a little later
         assert {answer.status_code for answer in await asyncio.gather(*asked)} == {201}
         await server.execute("DELETE FROM idempotency_keys")
-    assert len(await server.rows("SELECT 1 FROM users")) == 15
+    assert len(await server.rows("SELECT 1 FROM users")) == 10
 
 
 async def test_of_different_bodies_under_one_key_at_once_one_is_answered(server: Server):
@@ -126,11 +125,8 @@ async def test_what_is_kept_for_a_key_tells_no_password(server: Server):
     assert "um1$" not in repr(tuple(row))
 
 
-@pytest.mark.parametrize(
-    ("key", "status"), [("k" * 255, 201), ("k", 201), ("k" * 256, 400), ("k" * 10_000, 400), ("", 400), ("a\tb", 400)]
-)
-async def test_a_key_has_1_to_255_printable_characters(server: Server, key, status):
-    response = await register(server.nobody(), SEED, key=key)
-    if status == 400:
-        assert await refusal(response) == (400, "invalid_header")
-    assert response.status_code == status
+async def test_a_key_has_1_to_255_printable_characters(server: Server):
+    for key in ("k" * 256, "k" * 10_000, "", "a\tb"):
+        assert await refusal(await register(server.nobody(), SEED, key=key)) == (400, "invalid_header")
+    assert (await register(server.nobody(), SEED, key="k" * 255)).status_code == 201
+    assert (await register(server.nobody(), OTHER, key="k")).status_code == 201

@@ -102,7 +102,6 @@ async def test_what_is_no_address_is_refused(server: Server):  # H14, H17
         *("a@b.example\r\nBcc: c@d.example", "a@b.example\n", " a@b.example", "a@b.example ", "Ada <a@b.example>"),
         *("a@b.example\u200b", "a\u202eb@c.example", "a@\ufeffb.example", "a@b.example,c@d.example", "a@xn--.example"),
         *(
-            f"{'a' * 65}@b.example",
             "@" * 10_000,
             "a" * 50_000 + "!",
             "(" * 10_000 + "@b.example",
@@ -138,56 +137,32 @@ async def test_a_name_an_address_and_a_password_are_required(server: Server):
     assert await field_errors(await server.nobody().post("/api/users", json=nothing)) == wrong
 
 
-# H16: each text at its longest and one more, alike on both databases; some grow when they are folded into a key
-@pytest.mark.parametrize(
-    ("field", "value", "status"),
-    [
-        ("username", "x" * 64, 201),
-        ("username", "x" * 65, 422),
-        ("username", "İ" * 64, 201),
-        ("username", "㍿" * 64, 422),
-        ("username", "", 422),
-        ("email", f"{'a' * 64}@{'b' * 63}.{'c' * 63}.{'d' * 57}.com", 201),
-        ("email", f"{'a' * 64}@{'b' * 63}.{'c' * 63}.{'d' * 58}.com", 422),
-        ("email", f"{'ﷺ' * 20}@example.com", 422),
-        ("display_name", "x" * 100, 201),
-        ("display_name", "x" * 101, 422),
-        ("display_name", "ﷺ" * 100, 201),
-        ("display_name", "🦊" * 100, 201),
-        ("attributes", {"a": "x" * (8192 - 9)}, 201),
-        ("attributes", {"a": "x" * (8192 - 8)}, 422),
-        ("password", "x" * 1024, 201),
-        ("password", "x" * 1025, 422),
-    ],
-    ids=lambda value: str(value)[:12],
-)
-async def test_each_text_has_a_longest_form(server: Server, field, value, status):
-    response = await server.nobody().post("/api/users", json=account("longest", **{field: value}))
-    assert response.status_code == status, await response.get_json()
+async def test_each_text_has_a_longest_form(server: Server):  # H16, alike on both databases
+    for number, (field, value, status) in enumerate(
+        (
+            ("username", "x" * 64, 201),
+            ("username", "x" * 65, 422),
+            ("username", "İ" * 64, 201),
+            ("username", "㍿" * 64, 422),  # its key is four times as long
+            ("email", f"{'a' * 64}@{'b' * 63}.{'c' * 63}.{'d' * 57}.com", 201),
+            ("email", f"{'a' * 64}@{'b' * 63}.{'c' * 63}.{'d' * 58}.com", 422),
+            ("email", f"{'ﷺ' * 20}@example.com", 422),  # its key is eighteen times as long
+            ("display_name", "x" * 100, 201),
+            ("display_name", "x" * 101, 422),
+            ("display_name", "ﷺ" * 100, 201),
+            ("display_name", "🦊" * 100, 201),
+            ("attributes", {"a": "x" * (8192 - 9)}, 201),
+            ("attributes", {"a": "x" * (8192 - 8)}, 422),
+            ("password", "x" * 1024, 201),
+            ("password", "x" * 1025, 422),
+        )
+    ):
+        response = await server.nobody().post("/api/users", json=account(f"longest{number}", **{field: value}))
+        assert response.status_code == status, (field, value, await response.get_json())
     await assert_whole(server)
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "code"),
-    [
-        ("username", "ada", "username_taken"),
-        ("username", "ADA", "username_taken"),
-        ("username", "Ａｄａ", "username_taken"),
-        ("username", "zoe\u0308", "username_taken"),
-        ("username", "STRASSE", "username_taken"),
-        ("username", "ada@example.com", "username_taken"),
-        ("username", "ADA@Example.COM", "username_taken"),
-        ("email", "ada@example.com", "email_taken"),
-        ("email", "Ada@EXAMPLE.com", "email_taken"),
-        ("email", "ａｄａ@example.com", "email_taken"),
-        ("email", "ada@ｅｘａｍｐｌｅ.com", "email_taken"),
-        ("email", "jo@bücher.example", "email_taken"),
-        ("email", "JO@BÜCHER.example", "email_taken"),
-        ("email", "jo@xn--bcher-kva.example", "email_taken"),
-        ("email", "eve@example.net", "email_taken"),
-    ],
-)
-async def test_a_name_is_taken_however_it_is_spelt(server: Server, ada, field, value, code):
+async def test_a_name_is_taken_however_it_is_spelt(server: Server, ada):
     for taken in (
         account("zoë", email="zoe@example.org"),
         account("straße", email="jo@xn--bcher-kva.example"),
@@ -195,9 +170,27 @@ async def test_a_name_is_taken_however_it_is_spelt(server: Server, ada, field, v
     ):
         assert (await server.nobody().post("/api/users", json=taken)).status_code == 201
     before = await stored(server)
-
-    response = await server.nobody().post("/api/users", json=account("fresh", **{field: value}))
-    assert await refusal(response) == (409, code)
+    for field, value in (
+        ("username", "ada"),
+        ("username", "ADA"),
+        ("username", "Ａｄａ"),
+        ("username", "zoe\u0308"),
+        ("username", "STRASSE"),
+        ("username", "ada@example.com"),  # somebody's address
+        ("username", "ADA@Example.COM"),
+        ("email", "ada@example.com"),
+        ("email", "Ada@EXAMPLE.com"),
+        ("email", "ａｄａ@example.com"),
+        ("email", "ada@ｅｘａｍｐｌｅ.com"),
+        ("email", "jo@bücher.example"),
+        ("email", "JO@BÜCHER.example"),
+        ("email", "jo@xn--bcher-kva.example"),
+        ("email", "eve@example.net"),  # somebody's username
+    ):
+        response = await server.nobody().post("/api/users", json=account("fresh", **{field: value}))
+        assert await refusal(response) == (409, f"{field}_taken"), value
+    both = await server.nobody().post("/api/users", json=account("ada", email="eve@example.net"))
+    assert await refusal(both) == (409, "username_taken")
     assert await stored(server) == before
 
 
@@ -250,37 +243,40 @@ async def test_a_closed_registration_tells_nobody_what_is_wrong_with_a_body(serv
             assert (await caller.post("/api/users", **options)).status_code == status
 
 
-# G04: status and roles, by who may not and who may
-@pytest.mark.parametrize(
-    ("caller", "more", "expected"),
-    [
-        ("nobody", {"status": "active"}, (403, "field_not_permitted")),
-        ("nobody", {"status": "disabled"}, (403, "field_not_permitted")),
-        ("nobody", {"roles": ["user"]}, (403, "field_not_permitted")),
-        ("nobody", {"roles": []}, (403, "field_not_permitted")),
-        ("nobody", {"roles": ["admin"]}, (403, "field_not_permitted")),
-        ("self", {"status": "active"}, (403, "field_not_permitted")),
-        ("self", {"roles": ["user"]}, (403, "field_not_permitted")),
-        ("manager", {"status": "disabled"}, (["user"], "disabled")),
-        ("manager", {"roles": ["user"]}, (["user"], "active")),
-        ("manager", {"roles": ["manager", "user", "user"]}, (["manager", "user"], "active")),
-        ("manager", {"roles": ["admin"]}, (403, "exceeds_own_rights")),
-        ("manager", {"roles": ["user", "admin"]}, (403, "exceeds_own_rights")),
-        ("manager", {"roles": ["nosuch"]}, (422, "validation_failed")),
-        ("admin", {"roles": ["admin"]}, (["admin"], "active")),
-        ("admin", {"roles": ["user", "nosuch"]}, (422, "validation_failed")),
-        ("nobody", {"roles": None, "status": None}, (["user"], "active")),
-    ],
-)
-async def test_who_may_give_a_new_account_a_status_and_roles(as_, server: Server, caller, more, expected):
-    before = await stored(server)
-    response = await as_(caller).post("/api/users", json=account("fresh", **more))
-    if response.status_code == 201:
-        user = await user_of(response, 201)
-        assert (user["roles"], user["status"]) == expected
-    else:
-        assert await refusal(response) == expected
-        assert await stored(server) == before
+async def test_who_may_give_a_new_account_a_status_and_roles(as_, server: Server):  # G04
+    not_permitted, exceeds, invalid = (
+        (403, "field_not_permitted"),
+        (403, "exceeds_own_rights"),
+        (422, "validation_failed"),
+    )
+    for number, (caller, more, expected) in enumerate(
+        (
+            ("nobody", {"status": "active"}, not_permitted),
+            ("nobody", {"status": "disabled"}, not_permitted),
+            ("nobody", {"roles": ["user"]}, not_permitted),
+            ("nobody", {"roles": []}, not_permitted),
+            ("nobody", {"roles": ["admin"]}, not_permitted),
+            ("nobody", {"roles": None, "status": None}, (["user"], "active")),
+            ("self", {"status": "active"}, not_permitted),
+            ("self", {"roles": ["user"]}, not_permitted),
+            ("manager", {"status": "disabled"}, (["user"], "disabled")),
+            ("manager", {"roles": ["user"]}, (["user"], "active")),
+            ("manager", {"roles": ["manager", "user", "user"]}, (["manager", "user"], "active")),
+            ("manager", {"roles": ["admin"]}, exceeds),
+            ("manager", {"roles": ["user", "admin"]}, exceeds),
+            ("manager", {"roles": ["nosuch"]}, invalid),
+            ("admin", {"roles": ["admin"]}, (["admin"], "active")),
+            ("admin", {"roles": ["user", "nosuch"]}, invalid),
+        )
+    ):
+        before = await stored(server)
+        response = await as_(caller).post("/api/users", json=account(f"fresh{number}", **more))
+        if isinstance(expected[0], int):
+            assert await refusal(response) == expected, (caller, more)
+            assert await stored(server) == before
+        else:
+            user = await user_of(response, 201)
+            assert (user["roles"], user["status"]) == expected, (caller, more)
     await assert_whole(server)
 
 

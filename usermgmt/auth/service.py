@@ -99,16 +99,17 @@ async def log_in(runtime: Runtime, caller: Caller, name: str, password: str) -> 
     replaced. `Overloaded` when too many passwords wait to be verified.
     """
     async with runtime.database.read() as session:
-        user = await _find_by_name(session, name)
+        named = await _find_by_name(session, name)
+    user = named.user
     stored = user.password_hash if user is not None else None
     verdict = await runtime.hasher.verify(password, stored)
     if user is None or not verdict.matches or user.status != Status.ACTIVE:
-        await _record_failure(runtime, caller, name, user, verdict)
+        await _record_failure(runtime, caller, name, named, verdict)
         raise InvalidCredentials
     rehashed = await runtime.hasher.hash(password) if verdict.is_outdated else None
     signed_in = await _open_session(runtime, caller, user, rehashed)
     if signed_in is None:  # disabled, deleted or given another password while this one was verified
-        await _record_failure(runtime, caller, name, user, verdict)
+        await _record_failure(runtime, caller, name, named, verdict)
         raise InvalidCredentials
     return signed_in
 
@@ -221,17 +222,29 @@ async def get_current_session(runtime: Runtime, principal: Principal) -> Current
         return CurrentSession(row, await view_of(session, user), sorted(principal.permissions))
 
 
-async def _find_by_name(session: AsyncSession, name: str) -> User | None:
-    """The account with this name: two reads by key. A name whose account is deleted is an unknown name."""
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Whom a name leads to: an account, or none, though the name may still be reserved for a deleted one."""
+
+    user: User | None
+    is_reserved: bool = False
+
+
+async def _find_by_name(session: AsyncSession, name: str) -> _Named:
+    """The account with this name: two reads by key."""
     key = login_name_key(name)
     found = await user_queries.find_login_name(session, key) if key is not None else None
-    return await user_queries.find_user(session, found.user_id) if found is not None else None
+    if found is None:
+        return _Named(None)
+    user = await user_queries.find_user(session, found.user_id)
+    return _Named(user, is_reserved=user is None)
 
 
-async def _record_failure(runtime: Runtime, caller: Caller, name: str, user: User | None, verdict: Verdict) -> None:
+async def _record_failure(runtime: Runtime, caller: Caller, name: str, named: _Named, verdict: Verdict) -> None:
     """Record a failed sign-in; what the client is never told stands here."""
+    user = named.user
     if user is None:
-        reason = "unknown_user"
+        reason = "deleted" if named.is_reserved else "unknown_user"
     elif user.password_hash is None:
         reason = "no_password"
     elif not verdict.matches:

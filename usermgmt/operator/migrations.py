@@ -4,9 +4,11 @@ Two processes may start on an empty database at once: an advisory lock (PostgreS
 lets one migrate while the other waits and then finds nothing to do.
 """
 
+import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from usermgmt.storage.database import driver_url, faults_translated
 ADVISORY_LOCK = 7_391_246_051  # any number, but the same in every release
 LOCK_MILLISECONDS = 5_000
 SQLITE_WAIT_SECONDS = 60
+SQLITE_PAUSE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,10 @@ async def state(settings: DatabaseSettings) -> SchemaState:
 async def upgrade(settings: DatabaseSettings, *, target: str = "head") -> SchemaState:
     """Migrate up to `target` and bring the built-in roles up to date; does nothing when nothing is pending.
 
-    Returns the state from before. Waits for another process that is migrating.
+    Returns the state from before. Waits for another process that is migrating. Raises `DatabaseUnavailable`.
     """
+    if settings.is_sqlite:
+        await _switch_to_wal(_sqlite_file(settings))
     async with connected(settings) as connection, _exclusive(connection):
         before = SchemaState(await connection.run_sync(_current), head())
         await connection.run_sync(_run, command.upgrade, target)
@@ -159,13 +164,31 @@ def _sqlite_file(settings: DatabaseSettings) -> Path:
     return Path(make_url(settings.url).database or "")
 
 
-def _open_sqlite_once(path: Path) -> None:
+def _open_sqlite_once(path: Path, statement: str = "") -> None:
     """Find out in this thread that a file cannot be opened: aiosqlite's would die noisily of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        sqlite3.connect(path).close()
-    except sqlite3.Error as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(statement)
+    except (sqlite3.Error, OSError) as error:
         raise DatabaseUnavailable from error
+
+
+async def _switch_to_wal(path: Path) -> None:
+    """Give a file the journal of the server, before a server opens it: SQLite lets only one switch and has the others
+    fail at once instead of waiting, so they try again.
+    """
+    deadline = time.monotonic() + SQLITE_WAIT_SECONDS
+    while True:
+        try:
+            _open_sqlite_once(path, "PRAGMA journal_mode=WAL")
+        except DatabaseUnavailable as error:
+            is_busy = getattr(error.__cause__, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+            if not is_busy or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(SQLITE_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _config() -> Config:

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -98,6 +99,7 @@ async def serve(app: Quart, runtime: Runtime, sockets: Sequence[socket.socket], 
         log.info("draining", seconds=settings.graceful_timeout.total_seconds())
         await asyncio.sleep(min(settings.drain_delay, settings.graceful_timeout).total_seconds())
 
+    asyncio.get_running_loop().set_exception_handler(_tell_fault)
     try:
         await hypercorn_serve(app, _config(settings, sockets), shutdown_trigger=drained, mode="asgi")
     except (LifespanFailureError, LifespanTimeoutError) as error:
@@ -152,6 +154,12 @@ def _config(settings: ServerSettings, sockets: Sequence[socket.socket]) -> Confi
     config.accesslog = None
     config.errorlog = logger
     return config
+
+
+def _tell_fault(loop: asyncio.AbstractEventLoop, fault: dict[str, Any]) -> None:
+    """Log what went wrong outside of a request, but for connections that were dropped at the end or failed TLS."""
+    if not isinstance(fault.get("exception"), asyncio.CancelledError | ssl.SSLError):
+        loop.default_exception_handler(fault)
 
 
 def _leave(code: int) -> None:

@@ -75,7 +75,7 @@ class AccessTokens:
         }
         return jwt.encode(claims, key.private, algorithm=key.algorithm, headers=key.headers)
 
-    def verify(self, token: str, *, now: datetime, may_be_expired: bool = False) -> AccessClaims:
+    def verify(self, token: str, *, now: datetime) -> AccessClaims:
         """Tell what a token says, or raise `InvalidToken`.
 
         Accepted is only the exact spelling that `issue` gives: one of the ring's headers, canonical base64url, the
@@ -95,7 +95,7 @@ class AccessTokens:
             raise InvalidToken from error
         if token.split(".")[1] != spelling:  # a name twice, of which only the last would count
             raise InvalidToken
-        return self._checked(claims, now, may_be_expired)
+        return self._checked(claims, now)
 
     def _key_of(self, token: str, now: datetime) -> RingKey:
         segments = token.split(".") if len(token) <= MAX_ACCESS_TOKEN else []
@@ -106,7 +106,7 @@ class AccessTokens:
             raise InvalidToken
         return key
 
-    def _checked(self, claims: Mapping[str, Any], now: datetime, may_be_expired: bool) -> AccessClaims:
+    def _checked(self, claims: Mapping[str, Any], now: datetime) -> AccessClaims:
         """Check every claim by hand: the clock is ours, and nothing is optional."""
         user_id, session_id = _uuid(claims.get("sub")), _uuid(claims.get("sid"))
         issued, expires, token_id = claims.get("iat"), claims.get("exp"), claims.get("jti")
@@ -120,7 +120,7 @@ class AccessTokens:
         if not 0 <= issued <= latest or expires - issued > self.lifetime.total_seconds():
             raise InvalidToken
         issued_at, expires_at = datetime.fromtimestamp(issued, UTC), datetime.fromtimestamp(expires, UTC)
-        if expires_at <= now and not may_be_expired:
+        if expires_at <= now:
             raise InvalidToken("The access token has expired.")
         return AccessClaims(user_id, session_id, token_id, issued_at, expires_at)
 

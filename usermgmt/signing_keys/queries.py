@@ -14,6 +14,11 @@ async def list_keys(session: AsyncSession) -> Sequence[SigningKey]:
     return (await session.scalars(select(SigningKey).order_by(SigningKey.created_at, SigningKey.kid))).all()
 
 
+async def list_keys_for_update(session: AsyncSession) -> Sequence[SigningKey]:
+    """Every key, held until the transaction ends."""
+    return (await session.scalars(select(SigningKey).order_by(SigningKey.kid).with_for_update())).all()
+
+
 async def insert_key(
     session: AsyncSession,
     *,

@@ -86,13 +86,13 @@ async def retire_key(runtime: Runtime, kid: str, *, caller: Caller) -> None:
     Refused with `LastSigningKey` when no other key signs now.
     """
     now = runtime.clock.now()
-    keys = await list_keys(runtime)
-    if all(key.kid != kid for key in keys):
-        raise NoSuchKey
-    usable = [k for k in keys if k.algorithm == runtime.settings.tokens.algorithm and k.activated_at <= now]
-    if [k.kid for k in usable if k.retired_at is None or k.retired_at > now] == [kid]:
-        raise LastSigningKey
     async with runtime.database.begin() as session:
+        keys = await queries.list_keys_for_update(session)  # or two retirements at once would leave no key
+        if all(key.kid != kid for key in keys):
+            raise NoSuchKey
+        usable = [k for k in keys if k.algorithm == runtime.settings.tokens.algorithm and k.activated_at <= now]
+        if [k.kid for k in usable if k.retired_at is None or k.retired_at > now] == [kid]:
+            raise LastSigningKey
         if await queries.update_retirement(session, kid, retired_at=now):
             await audit.record(
                 session, Event.SIGNING_KEY_RETIRED, caller=caller, at=now, target=kid, target_type="signing_key"

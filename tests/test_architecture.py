@@ -1,0 +1,338 @@
+"""The imports, read without running anything: every arrow is one that the architecture allows."""
+
+import ast
+import fnmatch
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "usermgmt"
+SLICES = ("auth", "users", "sessions", "roles", "audit", "idempotency", "signing_keys", "health")
+SHARED = ("http", "security", "storage", "telemetry")
+
+# what a slice may call, the lower slices; audit, idempotency and signing_keys stand on nothing but audit
+BELOW: dict[str, tuple[str, ...]] = {
+    "auth": ("users", "sessions", "roles", "audit"),
+    "users": ("sessions", "roles", "idempotency", "audit"),
+    "sessions": ("audit",),
+    "roles": ("audit",),
+    "signing_keys": ("audit",),
+    "audit": (),
+    "idempotency": (),
+    "health": (),
+}
+
+FILES = {"__init__", "routes", "schemas", "service", "queries", "models"}
+MORE_FILES = {
+    "users": {"lists", "changes"},  # the list and the changes are each as large as a slice's service
+    "audit": {"events"},  # the vocabulary, which the marks above handlers use too
+}
+
+ANY_SHARED = ("errors", "permissions", "identifiers", "clock", "settings", "security.*", "storage.*", "runtime")
+
+# Who may import what, inside the package; the first row whose pattern fits decides. {own} is the slice itself, {below}
+# each slice beneath it. Everything not listed is refused.
+ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
+    # what everything stands on knows nothing of what stands on it
+    ("errors", ()),
+    ("permissions", ()),
+    ("identifiers", ()),
+    ("clock", ()),
+    ("settings*", ("settings*",)),
+    ("security.*", ("errors", "permissions", "identifiers", "security.*")),
+    ("storage.*", ("errors", "settings", "security.*", "storage.*")),
+    ("telemetry.*", ("settings", "telemetry.*")),
+    ("runtime", ("clock", "settings", "security.*", "storage.*")),
+    # the command that writes the README's table makes an application to read its routes
+    ("http.route_table", ("app", "settings", "http.*")),
+    # marks name events, so that documentation, enforcement and tests read one line
+    ("http.access", ("errors", "permissions", "settings", "audit.events")),
+    ("http.*", ("errors", "permissions", "settings", "runtime", "security.*", "http.*", "")),
+    # tables stand on types alone; statements may join the tables of lower slices
+    ("{slice}.models", ("storage.types",)),
+    ("{slice}.events", ()),
+    ("{slice}.queries", ("{own}.models", "{below}.models", "storage.*", "permissions", "errors")),
+    ("{slice}.lists", ("{own}.models", "{below}.models", "storage.*", "permissions", "errors")),
+    # use cases never see HTTP
+    (
+        "{slice}.service",
+        (*ANY_SHARED, "{own}.*", "{below}.service", "{below}.queries", "{below}.models", "{below}.events"),
+    ),
+    (
+        "{slice}.changes",
+        (*ANY_SHARED, "{own}.*", "{below}.service", "{below}.queries", "{below}.models", "{below}.events"),
+    ),
+    # schemas name what use cases take and give, and validate by the password policy of the runtime
+    (
+        "{slice}.schemas",
+        (
+            "http.answers",
+            "http.fields",
+            "permissions",
+            "runtime",
+            "security.names",
+            "{own}.models",
+            "{own}.lists",
+            "{own}.queries",
+            "{own}.service",
+            "{below}.schemas",
+        ),
+    ),
+    # routes translate: they know HTTP, their own slice, and the refusals of lower ones
+    (
+        "{slice}.routes",
+        (
+            "http.*",
+            "errors",
+            "permissions",
+            "settings",
+            "security.names",
+            "storage.pages",
+            "audit.events",
+            "{own}.schemas",
+            "{own}.service",
+            "{own}.changes",
+            "{own}.lists",
+            "{own}.models",
+            "{below}.service",
+        ),
+    ),
+    # what puts the parts together
+    ("schema", ("{slice}.models", "storage.types")),
+    ("app", ("http.*", "runtime", "settings", "{slice}.routes", "{slice}.service")),
+    ("operator.*", ("*",)),
+    ("", ()),
+)
+
+# Libraries that only some may know, and why
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    # HTTP ends at the routes; the operator's server builds and serves the application
+    "quart": ("app", "http.*", "*.routes", "operator.server", "operator.startup"),
+    "werkzeug": ("http.*",),
+    "quart_cors": ("app",),
+    "quart_rate_limiter": ("http.budgets", "http.problems"),
+    "quart_schema": ("http.openapi",),
+    "hypercorn": ("operator.*",),
+    "click": ("operator.*",),
+    "alembic": ("operator.*",),
+    "uvloop": ("operator.*",),
+    # one place each for what must be right
+    "bcrypt": ("security.hashing",),
+    "jwt": ("security.*",),
+    "cryptography": ("security.*",),
+    "precis_i18n": ("security.names",),
+    "email_validator": ("security.names",),
+    "uuid_utils": ("identifiers",),
+    "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "*.service", "users.changes", "operator.*",
+                   "settings_values"),
+    "asyncpg": ("storage.database", "operator.*"),
+    "aiosqlite": ("storage.database",),
+    "pydantic": ("http.*", "*.schemas", "settings*", "operator.*"),
+    "pydantic_core": ("http.*", "settings*"),
+    "msgspec": ("http.*", "*.schemas", "*.routes", "operator.*"),
+    "structlog": ("app", "http.*", "telemetry.*", "operator.*"),
+    "hypothesis": (),
+    "pytest": (),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """One import."""
+
+    module: str
+    imported: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"usermgmt/{self.module.replace('.', '/')}.py:{self.line} imports {self.imported or 'usermgmt'}"
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Every module of the package, by its name inside it."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found[name.removesuffix("__init__").rstrip(".") if name.endswith("__init__") else name] = ast.parse(
+            path.read_text(encoding="utf-8")
+        )
+    return found
+
+
+def imports(name: str) -> Iterator[tuple[str, int]]:
+    """What a module imports, by full name; relative imports are refused on sight."""
+    for node in ast.walk(trees()[name]):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}:{node.lineno} imports relatively"
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def arrows() -> list[Arrow]:
+    """Every import of one module of ours by another."""
+    found = []
+    for name in trees():
+        for imported, line in imports(name):
+            package, _, inner = imported.partition(".")
+            if package == "usermgmt":
+                module = inner if inner in trees() else inner.rpartition(".")[0]
+                assert module in trees(), f"{name}:{line} imports {imported}"
+                found.append(Arrow(name, module, line))
+    return found
+
+
+def slice_of(module: str) -> str | None:
+    first = module.partition(".")[0]
+    return first if first in SLICES else None
+
+
+def fits(module: str, pattern: str) -> bool:
+    if "{slice}" in pattern:
+        return any(fnmatch.fnmatch(module, pattern.replace("{slice}", name)) for name in SLICES)
+    return fnmatch.fnmatch(module, pattern)
+
+
+def allowed(arrow: Arrow) -> bool:
+    patterns = next((patterns for pattern, patterns in ALLOWED if fits(arrow.module, pattern)), ())
+    own = slice_of(arrow.module)
+    for pattern in patterns:
+        if "{below}" in pattern:
+            candidates = [pattern.replace("{below}", name) for name in BELOW[own or ""]]
+        else:
+            candidates = [pattern.replace("{own}", own or "")]
+        if any(fits(arrow.imported, candidate) for candidate in candidates):
+            return True
+    return False
+
+
+def test_every_import_is_an_allowed_arrow():
+    assert [str(arrow) for arrow in arrows() if not allowed(arrow)] == []
+
+
+def test_the_rules_notice_what_they_are_for():
+    for module, imported in [
+        ("users.service", "http.context"),  # a use case that knows HTTP
+        ("users.queries", "users.service"),
+        ("users.queries", "audit.service"),
+        ("roles.service", "users.queries"),  # upwards
+        ("sessions.service", "auth.service"),
+        ("audit.service", "users.models"),
+        ("security.hashing", "users.models"),
+        ("storage.database", "runtime"),
+        ("http.pipeline", "audit.service"),
+        ("http.body", "users.schemas"),
+        ("users.models", "roles.models"),
+        ("users.routes", "users.queries"),
+        ("users.routes", "sessions.queries"),
+        ("users.schemas", "http.context"),
+        ("auth.routes", "operator.serve"),
+        ("errors", "settings"),
+        ("health.service", "users.queries"),
+        ("nowhere.special", "errors"),
+    ]:
+        assert not allowed(Arrow(module, imported, 1)), f"{module} -> {imported}"
+
+
+def test_no_import_goes_in_a_circle():
+    known: dict[str, set[str]] = {name: set() for name in trees()}
+    for arrow in arrows():
+        is_inside_a_function = arrow.module == "http.route_table"  # imports the application when it is run
+        if not is_inside_a_function:
+            known[arrow.module].add(arrow.imported)
+    list(TopologicalSorter(known).static_order())
+
+
+def test_only_those_who_need_a_library_know_it():
+    wrong = [
+        f"{name}:{line} imports {imported}"
+        for name in trees()
+        for imported, line in imports(name)
+        if (library := imported.partition(".")[0]) in LIBRARIES
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in LIBRARIES[library])
+    ]
+    assert wrong == []
+
+
+# Folders and files
+
+
+def test_a_slice_has_the_files_of_a_slice_and_no_folder():
+    for name in SLICES:
+        folder = PACKAGE / name
+        assert [path.name for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"] == []
+        files = {path.stem for path in folder.iterdir() if path.is_file()}
+        assert files - FILES - MORE_FILES.get(name, set()) == set(), name
+        empty = [path.name for path in folder.glob("*.py") if path.stem != "__init__" and not path.read_text().strip()]
+        assert empty == []
+
+
+def test_every_folder_is_a_slice_or_shared():
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders - {"operator", "migrations"} == {*SLICES, *SHARED}
+
+
+def test_an_init_holds_nothing_but_the_version():
+    for path in PACKAGE.rglob("__init__.py"):
+        code = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if not isinstance(node, ast.Expr)]
+        expected = ["__version__"] if path.parent == PACKAGE else []
+        assert [ast.unparse(node).partition(" ")[0] for node in code] == expected, path
+
+
+# What each kind of file holds
+
+
+def functions(*patterns: str) -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    return [
+        (f"{name}.{node.name}", node)
+        for name, tree in trees().items()
+        if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+def first_argument(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    arguments = [*node.args.posonlyargs, *node.args.args]
+    return arguments[0].arg if arguments else ""
+
+
+def test_a_query_takes_an_open_session_and_neither_opens_nor_ends_a_transaction():
+    for name, node in functions(*(f"{each}.queries" for each in SLICES), "users.lists"):
+        if isinstance(node, ast.AsyncFunctionDef):
+            assert first_argument(node) == "session", name
+        calls = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+        assert {"commit", "rollback", "begin", "read"} & calls == set(), name
+
+
+def test_a_query_is_named_for_what_it_does():
+    verbs = r"(find|list|insert|update|delete|count|lock|has|replace|estimate)_"
+    for name, node in functions(*(f"{each}.queries" for each in SLICES)):
+        if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            assert re.match(verbs, node.name), name
+
+
+def test_a_use_case_takes_the_runtime_or_the_transaction_of_another():
+    for name, node in functions(*(f"{each}.service" for each in SLICES), "users.changes"):
+        if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            assert first_argument(node) in ("runtime", "session", "connection"), name
+
+
+def test_a_handler_is_short_and_touches_no_database():
+    for name, node in functions(*(f"{each}.routes" for each in SLICES)):
+        if not isinstance(node, ast.AsyncFunctionDef) or not node.decorator_list:
+            continue
+        body = node.body[1:]
+        assert ast.get_docstring(node), name
+        assert (body[-1].end_lineno or 0) - body[0].lineno + 1 <= 6, name
+        attributes = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+        assert {"database", "begin", "session", "hasher"} & attributes == set(), name
+
+
+def test_nothing_in_the_package_knows_the_operator_but_the_operator():
+    known = [arrow for arrow in arrows() if arrow.imported.startswith("operator")]
+    assert [str(arrow) for arrow in known if not arrow.module.startswith("operator")] == []
