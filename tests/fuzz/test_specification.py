@@ -12,11 +12,12 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.servers import free_port
+from usermgmt.http import examples
 
 HERE = Path(__file__).parent
 PASSWORD = "correct horse battery staple"
 ADMIN = {"username": "root", "password": PASSWORD}
-LEAVER = {"username": "leaver", "email": "leaver@example.com", "password": PASSWORD}
+NEWUSER = examples.BODIES["CreateUser"]  # whoever signs in as the specification's example says, does
 START_SECONDS = 30
 
 
@@ -33,6 +34,14 @@ def post(address: str, body: dict[str, str]) -> dict[str, str]:
         return parsed
 
 
+def get(address: str, token: str | None = None) -> bytes:
+    """GET, with a token if there is one; fails unless it is answered with a success."""
+    request = Request(address, headers={"Authorization": f"Bearer {token}"} if token is not None else {})
+    with urlopen(request) as answer:
+        body: bytes = answer.read()
+        return body
+
+
 def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
     """Wait for the server's first answer."""
     for _ in range(START_SECONDS * 10):
@@ -47,7 +56,7 @@ def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def address(database_url: str, tmp_path: Path) -> Iterator[str]:
-    """A server in a process of its own, with an administrator and an account that may leave."""
+    """A server in a process of its own, with an administrator and the account of the examples."""
     port = free_port()
     environment = {
         **os.environ,
@@ -67,37 +76,74 @@ def address(database_url: str, tmp_path: Path) -> Iterator[str]:
         server = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", server)
-        post(f"http://127.0.0.1:{port}/api/users", LEAVER)
+        post(f"http://127.0.0.1:{port}/api/users", NEWUSER)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         assert server.wait(timeout=40) == 0
 
 
-@pytest.mark.parametrize(("caller", "examples"), [("admin", 8), ("nobody", 3)])
-@pytest.mark.timeout(300)
-def test_schemathesis_finds_nothing(address: str, tmp_path: Path, caller: str, examples: int):
+def succeeded(report: Path) -> set[str]:
+    """The operations that were answered with a success at least once."""
+    found = set()
+    for line in report.read_text(encoding="utf-8").splitlines():
+        recorder = json.loads(line).get("ScenarioFinished", {}).get("recorder") or {}
+        for name, interaction in recorder.get("interactions", {}).items():
+            asked = recorder["cases"][name]["value"]
+            label = recorder["label"]
+            if (
+                label.startswith(f"{asked['method']} ")
+                and (interaction["response"] or {}).get("status_code", 500) < 300
+            ):
+                found.add(label)
+    return found
+
+
+def run_schemathesis(folder: Path, address: str, count: int, token: str | None) -> subprocess.CompletedProcess[str]:
+    """Call everything, as whoever the token belongs to; the report is left in the folder."""
     environment = {
         **os.environ,
         "SCHEMATHESIS_HOOKS": "hooks",
         "PYTHONPATH": str(HERE),
         "FUZZ_URL": address,
-        "FUZZ_USERNAME": LEAVER["username"],
-        "FUZZ_PASSWORD": PASSWORD,
+        "FUZZ_USERNAME": NEWUSER["username"],
+        "FUZZ_PASSWORD": NEWUSER["password"],
+        **({"FUZZ_TOKEN": token} if token is not None else {}),
     }
-    if caller == "admin":
-        environment["FUZZ_TOKEN"] = post(f"{address}/api/auth/login", ADMIN)["access_token"]
     command = [program("schemathesis"), f"--config-file={HERE / 'schemathesis.toml'}", "run", f"{address}/openapi.json"]
     options = [
         "--checks=all",
-        f"--max-examples={examples}",
+        f"--max-examples={count}",
         "--generation-deterministic",
         "--generation-allow-x00=false",  # NUL is refused wherever it stands, which schemas do not say
         "--continue-on-failure",
         "--no-color",
+        "--report=ndjson",
+        f"--report-ndjson-path={folder / 'report.ndjson'}",
     ]
-    done = subprocess.run(
-        [*command, *options], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    return subprocess.run(
+        [*command, *options], env=environment, cwd=folder, capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.timeout(300)
+def test_schemathesis_finds_nothing_as_an_administrator(address: str, tmp_path: Path):
+    token = post(f"{address}/api/auth/login", ADMIN)["access_token"]
+    done = run_schemathesis(tmp_path, address, 8, token)
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
     assert " passed" in done.stdout
+    # every operation did what it is for, not only refuse, and the caller was signed in to the end
+    specification = json.loads(get(f"{address}/openapi.json"))
+    operations = {f"{method.upper()} {path}" for path, item in specification["paths"].items() for method in item}
+    assert operations - succeeded(tmp_path / "report.ndjson") == set()
+    assert get(f"{address}/api/auth/session", token)
+
+
+@pytest.mark.timeout(300)
+def test_schemathesis_finds_nothing_as_nobody(address: str, tmp_path: Path):
+    done = run_schemathesis(tmp_path, address, 3, None)
+    assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
+    assert " passed" in done.stdout
+    assert {"POST /api/users", "POST /api/auth/login", "POST /api/auth/refresh"} <= succeeded(
+        tmp_path / "report.ndjson"
+    )

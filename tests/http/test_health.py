@@ -9,7 +9,6 @@ from sqlalchemy import text
 
 from tests.people import Person, Server
 from tests.problems import assert_headers
-from tests.servers import PostgreSQL
 from usermgmt.security.keys import KeyRing
 from usermgmt.storage.database import SQLITE_READERS
 
@@ -63,18 +62,6 @@ async def test_without_a_free_connection_it_is_live_and_not_ready(server: Server
         assert statuses == [200, 200, 200, 503, 503]
         assert [name for name, passed in ready[0]["checks"].items() if not passed] == ["database"]
     assert (await probe(server))[0] == [200, 200, 200, 200, 200]
-
-
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # an open SQLite file outlives its name
-async def test_with_the_database_gone_it_is_live_and_not_ready(server: Server, settings: Any, postgresql: PostgreSQL):
-    name = settings.database.url.rpartition("/")[2]
-    postgresql.drop(name)
-    try:
-        statuses, ready = await probe(server)
-        assert statuses == [200, 200, 200, 503, 503]
-        assert [check for check, passed in ready[0]["checks"].items() if not passed] == ["database"]
-    finally:
-        postgresql.create(name)
 
 
 async def test_without_a_key_to_sign_with_it_is_not_ready(server: Server):

@@ -338,6 +338,24 @@ async def test_a_restart_while_nobody_called_costs_no_request(doomed: Server, sp
 
 
 @on_postgresql
+async def test_without_its_database_a_server_is_live_and_not_ready(
+    server: Server, settings: Settings, ada: Person, postgresql: PostgreSQL
+):
+    name = settings.database.url.rpartition("/")[2]
+    postgresql.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    postgresql.execute(f'ALTER DATABASE "{name}" RENAME TO "{name}-away"')
+    try:
+        await unavailable(ada.get("/api/users/me"))
+        ready = await in_good_time(ada.get("/readyz"))
+        assert (ready.status_code, (await ready.get_json())["checks"]["database"]) == (503, False)
+        assert (await ada.get("/livez")).status_code == 200
+    finally:
+        postgresql.execute(f'ALTER DATABASE "{name}-away" RENAME TO "{name}"')
+    assert (await ada.get("/api/users/me")).status_code == 200
+    assert taken(server) == 0
+
+
+@on_postgresql
 async def test_a_connection_that_dies_inside_a_write_undoes_it(
     server: Server, settings: Settings, admin: Person
 ):  # M03

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from usermgmt.security.encoding import decode, encode
@@ -41,6 +41,8 @@ def test_a_cursor_is_read_as_it_was_written(position: Position):
 
 
 @given(positions)
+@example(Position("字" * 320, UUID(int=1)))
+@example(Position("😀" * 320, UUID(int=1), backwards=True))
 def test_a_cursor_is_short_enough_to_be_sent_back(position: Position):
     cursor = write_cursor(position, digest=DIGEST, secrets=SECRETS)
     assert len(cursor) <= MAX_CURSOR

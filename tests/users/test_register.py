@@ -1,10 +1,12 @@
 import asyncio
 import re
 import time
+import traceback
 from collections import Counter
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.people import PASSWORD, Server
 from tests.users.accounts import (
@@ -108,10 +110,10 @@ async def test_what_is_no_address_is_refused(server: Server):  # H14, H17
             "a" * 50_000 + "@b.example",
         ),
     ):
-        started = time.perf_counter()
+        started = time.process_time()
         response = await server.nobody().post("/api/users", json=account("fresh", email=address))
         assert await field_errors(response) == {("/email", "invalid_email")}, address[:80]
-        assert time.perf_counter() - started < 1.0
+        assert time.process_time() - started < 1.0
     assert await stored(server) == before
 
 
@@ -122,10 +124,10 @@ async def test_what_is_no_username_is_refused(server: Server):  # H15, H17
         *("аdа", "pаypal", "a\u00adb", "🦊", "a\U000e0001b", "\ue000", "\U0010ffff", "x" * 65),
         *("a" * 50_000 + "!", "(" * 10_000, "@" * 10_000, "\u0301" * 5_000, "ﷺ" * 64),
     ):
-        started = time.perf_counter()
+        started = time.process_time()
         response = await server.nobody().post("/api/users", json=account("fresh", username=name))
         assert await field_errors(response) == {("/username", "invalid_username")}, name[:80]
-        assert time.perf_counter() - started < 1.0
+        assert time.process_time() - started < 1.0
     assert await stored(server) == before
 
 
@@ -310,6 +312,26 @@ async def test_the_names_of_a_deleted_account_stay_reserved(server: Server, admi
     assert await refusal(by_address) == (409, "email_taken")
     assert (await admin.post(f"/api/users/{ada.id}/restore")).status_code == 200
     await ada.log_in()
+
+
+async def test_a_fault_of_the_database_leaves_nothing_and_tells_no_secret(server: Server):  # K02, M10
+    if server.runtime.database.is_sqlite:
+        await server.execute("CREATE TRIGGER t BEFORE INSERT ON users BEGIN SELECT RAISE(ABORT, 'boom'); END")
+    else:
+        raising = "$$ BEGIN RAISE EXCEPTION 'boom'; END $$"
+        await server.execute(f"CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS {raising}")
+        await server.execute("CREATE TRIGGER t BEFORE INSERT ON users EXECUTE FUNCTION boom()")
+    before = await stored(server)
+    with capture_logs() as logs:
+        response = await server.nobody().post("/api/users", json=SEED)
+    assert await refusal(response) == (500, "internal_error")
+    assert await stored(server) == before
+    (fault,) = [entry["exc_info"] for entry in logs if entry["event"] == "request_failed"]
+    told = "".join(traceback.format_exception(fault))
+    assert "boom" in told
+    assert SEED["password"] not in told
+    assert SEED["email"] not in told
+    assert "um1$" not in told
 
 
 # L01

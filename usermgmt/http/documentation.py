@@ -4,14 +4,14 @@ Nothing is fetched from elsewhere: the interactive page's assets are vendored, a
 """
 
 import inspect
+from functools import cache
 from pathlib import Path
 
 from quart import Blueprint, Quart, Response, render_template
-from werkzeug.security import safe_join
 
 from usermgmt.errors import NoSuchRoute
 from usermgmt.http import openapi
-from usermgmt.http.access import answers, public, unlimited
+from usermgmt.http.access import answers, public, refuses, unlimited
 from usermgmt.http.context import runtime
 from usermgmt.http.problems import error_named
 
@@ -31,6 +31,7 @@ CACHED = "public, max-age=300"
 @public
 @unlimited
 @answers(200)
+@refuses(NoSuchRoute)
 async def specification() -> Response:
     """Return the specification (OpenAPI 3.1)."""
     _require_enabled()
@@ -41,6 +42,7 @@ async def specification() -> Response:
 @public
 @unlimited
 @answers(200)
+@refuses(NoSuchRoute)
 async def page() -> Response:
     """Return the interactive page."""
     _require_enabled()
@@ -51,20 +53,21 @@ async def page() -> Response:
 @public
 @unlimited
 @answers(200)
+@refuses(NoSuchRoute)
 async def page_asset(asset: str) -> Response:
     """Return a part of the interactive page."""
     _require_enabled()
-    found = safe_join(str(ASSETS), asset)
-    path = Path(found) if found is not None else ASSETS
-    if path.suffix not in MEDIA_TYPES or not path.is_file():
+    found = _assets().get(asset)
+    if found is None:
         raise NoSuchRoute
-    return Response(path.read_bytes(), mimetype=MEDIA_TYPES[path.suffix], headers={"Cache-Control": CACHED})
+    return Response(found, mimetype=MEDIA_TYPES[Path(asset).suffix], headers={"Cache-Control": CACHED})
 
 
 @blueprint.get("/problems/<slug>")
 @public
 @unlimited
 @answers(200)
+@refuses(NoSuchRoute)
 async def problem(slug: str) -> Response:
     """Explain an error code."""
     error = error_named(slug)
@@ -76,6 +79,12 @@ async def problem(slug: str) -> Response:
 def openapi_document(app: Quart | None = None) -> bytes:
     """The specification of an application (the current one by default), built once."""
     return openapi.document(app)
+
+
+@cache
+def _assets() -> dict[str, bytes]:
+    """What the interactive page loads, by name: read once, and nothing but these can be asked for."""
+    return {path.name: path.read_bytes() for path in ASSETS.iterdir() if path.suffix in MEDIA_TYPES}
 
 
 def _require_enabled() -> None:

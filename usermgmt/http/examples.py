@@ -8,13 +8,19 @@ INTRODUCTION = """
 The accounts of your applications: who exists, who may sign in, who is signed in where, who may do what.
 
 Times are RFC 3339 in UTC. Ids are UUIDs in canonical lower-case spelling; `me` stands for the caller's own. Unknown
-fields and unknown query parameters are refused.
-
-Strings with a format of our own: `username` is 1 to 64 characters of one script without white space (RFC 8265);
-`display-name` is 1 to 100 characters without control characters; `password` has at least `passwords.min_length`
-characters and is none that everybody tries first; an `idempotency-key` is printable;
-`entity-tags` is a list of entity tags or `*` (RFC 9110).
+fields and unknown query parameters are refused. A string with a format of our own says in its description what it
+demands.
 """
+FORMATS: dict[str, str] = {
+    "username": "1 to 64 characters of one script, without white space (RFC 8265).",
+    "display-name": "1 to 100 characters, without control characters.",
+    "password": (
+        "At least as long as the server's `passwords.min_length` (8 unless it was changed), none that everybody tries "
+        "first, and not one's own name."
+    ),
+    "idempotency-key": "1 to 255 printable characters.",
+    "entity-tags": "A list of entity tags, or `*` (RFC 9110).",
+}
 
 USER: dict[str, Any] = {
     "id": "01890a5d-ac96-774b-bcce-b302099a8057",
@@ -47,6 +53,26 @@ ROLE: dict[str, Any] = {
     "updated_at": "2026-11-23T12:00:00.000Z",
 }
 
+SESSION: dict[str, Any] = {
+    "id": "01890a5d-b1c4-7d2e-9f3a-5b6c7d8e9f01",
+    "created_at": "2026-11-23T12:00:00.000Z",
+    "authenticated_at": "2026-11-23T12:00:00.000Z",
+    "refreshed_at": "2026-11-23T12:10:00.000Z",
+    "expires_at": "2026-12-23T12:00:00.000Z",
+    "idle_expires_at": "2026-12-07T12:10:00.000Z",
+    "address": "192.0.2.17",
+    "user_agent": "curl/8.5.0",
+}
+SIGNING_KEY: dict[str, Any] = {
+    "kty": "EC",
+    "crv": "P-256",
+    "kid": "01890a5d-9e0f-7a1b-8c2d-3e4f5a6b7c8d",
+    "use": "sig",
+    "alg": "ES256",
+    "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+    "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+}
+
 BODIES: dict[str, dict[str, Any]] = {
     "CreateUser": {"username": "newuser", "email": "user@example.com", "password": "secure_password"},
     "LogIn": {"username": "newuser", "password": "secure_password"},
@@ -65,6 +91,11 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "SignedInOut": {**TOKENS, "user": USER},
     "RoleOut": ROLE,
     "RolesOut": {"items": [ROLE]},
+    "PermissionsOut": {"items": [{"name": "users:read", "description": "See every account."}]},
+    "CurrentSessionOut": {"session": SESSION, "user": USER, "roles": ["user"], "permissions": []},
+    "KeySetOut": {"keys": [SIGNING_KEY]},
+    "LiveOut": {"status": "ok"},
+    "ReadyOut": {"status": "ok", "checks": {"accepting": True, "database": True, "signing_key": True}},
 }
 
 

@@ -47,7 +47,7 @@ TITLE = "usermgmt"
 REF = "#/components/schemas/{model}"
 EXTENSION = "usermgmt_openapi"
 HIDDEN_BLUEPRINT = "documentation"
-BEARER = "bearer"
+BEARER = "bearerAuth"
 
 TAGS = {
     "auth": "Signing in, refreshing, signing out.",
@@ -94,6 +94,7 @@ def install(app: Quart) -> None:
         tags=[Tag(name=name, description=text) for name, text in TAGS.items()],
         security_schemes={BEARER: {"type": "http", "scheme": "bearer", "bearer_format": "JWT"}},
     )
+    vars(app).pop("make_response", None)  # its search for models in every answer: 10 µs, and ours are responses already
 
 
 def document(app: Quart | None = None) -> bytes:
@@ -252,6 +253,7 @@ def _path_parameter(name: str, pattern: str) -> dict[str, Any]:
 
 def _request_header(name: str) -> dict[str, Any]:
     text, schema = REQUEST_HEADERS[name]
+    text = " ".join((text, examples.FORMATS[schema["format"]]))
     return {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
 
 
@@ -281,6 +283,8 @@ def _request_body(rule: Rule, inputs: Inputs, components: dict[str, Any]) -> dic
 def _struct(model: type[Any], components: dict[str, Any]) -> dict[str, Any]:
     """A reference to an answer's schema."""
     (reference,), found = msgspec.json.schema_components([model], ref_template=REF.replace("{model}", "{name}"))
+    for schema in found.values():
+        _drop_null_defaults(schema)
     components.update(found)
     return dict(reference)
 
@@ -289,10 +293,25 @@ def _model_schema(model: type[BaseModel], components: dict[str, Any]) -> dict[st
     """A request's schema, with the schemas it names moved to the components."""
     schema = model.model_json_schema(ref_template=REF)
     components.update(schema.pop("$defs", {}))
+    _drop_null_defaults(schema)
+    for found in schema.get("properties", {}).values():
+        _describe_format(found)
+    return schema
+
+
+def _drop_null_defaults(schema: dict[str, Any]) -> None:
+    """Null as a default is what Python says for "not sent"; a reader of the specification would send it."""
     for found in schema.get("properties", {}).values():
         if found.get("default", ...) is None:
-            del found["default"]  # null is what Python says for "not sent"
-    return schema
+            del found["default"]
+
+
+def _describe_format(schema: dict[str, Any]) -> None:
+    """Say in words what a format of our own demands: a client's generator does not know it."""
+    for option in (schema, *schema.get("anyOf", ())):
+        text = examples.FORMATS.get(option.get("format", ""))
+        if text is not None:
+            schema["description"] = " ".join(filter(None, (schema.get("description"), text)))
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

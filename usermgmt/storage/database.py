@@ -169,6 +169,7 @@ def _postgresql_engine(settings: DatabaseSettings) -> AsyncEngine:
         pool_timeout=settings.pool_timeout.total_seconds(),
         pool_pre_ping=True,
         json_deserializer=_read_document,
+        hide_parameters=True,  # a fault is logged with its statement: a password's hash would be among the values
         connect_args={
             "timeout": settings.connect_timeout.total_seconds(),
             "command_timeout": settings.statement_timeout.total_seconds() + 1,
@@ -201,7 +202,12 @@ def _sqlite_engine(url: str, *, size: int, timeout: float, immediate: bool) -> A
     if path and path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(
-        url, poolclass=AsyncAdaptedQueuePool, pool_size=size, max_overflow=0, pool_timeout=timeout
+        url,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=timeout,
+        hide_parameters=True,
     )
 
     @event.listens_for(engine.sync_engine, "connect")
