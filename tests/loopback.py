@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from hypercorn.asyncio import serve
@@ -55,6 +55,8 @@ async def exchange(port: int, request: bytes) -> Answer:
         writer.write(request)
         raw = await reader.read(-1)
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
     return parsed(raw)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import string
 from typing import Any
 from urllib.request import Request, urlopen
@@ -9,10 +10,12 @@ from urllib.request import Request, urlopen
 import schemathesis
 from hypothesis import strategies as st
 
+from usermgmt.http import examples
+
 LETTERS = st.text(string.ascii_lowercase, min_size=1, max_size=12)
 ENTITY_TAG = st.builds('{}"{}"'.format, st.sampled_from(["", "W/"]), st.text("0123456789abc", max_size=4))
 LARGEST = 10**18
-SPECIFIED_TOKEN = "umr1_AYkKXayW…"  # the example of the specification, which no server can have given
+RESTORE = "/api/users/{user_id}/restore"
 
 schemathesis.openapi.format("username", st.builds("{}{}".format, LETTERS, st.integers(0, 10**9)))
 schemathesis.openapi.format("email", st.builds("{}{}@example.com".format, LETTERS, st.integers(0, 10**9)))
@@ -38,20 +41,24 @@ def map_body(context: Any, body: Any) -> Any:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """A made-up refresh token is never good: the specification's example stands for one that is."""
-    if case.operation.path == "/api/auth/refresh" and case.body == {"refresh_token": SPECIFIED_TOKEN}:
-        case.body = {"refresh_token": _tokens()["refresh_token"]}
+    """What a schema can make up never signs anybody in: the specification's examples stand for credentials that do."""
+    if (case.operation.path, case.body) == ("/api/auth/login", examples.BODIES["LogIn"]):
+        case.body = _registered()
+    elif (case.operation.path, case.body) == ("/api/auth/refresh", examples.BODIES["Refresh"]):
+        case.body = {"refresh_token": _signed_in()["refresh_token"]}
+    elif case.operation.path == RESTORE and case.path_parameters.get("user_id") == "me":
+        case.path_parameters["user_id"] = _deleted()  # whoever calls is not deleted, and who is cannot be made up
 
 
 @schemathesis.auth(refresh_interval=None)
 class Caller:
-    """Calls as the account of FUZZ_TOKEN, or as nobody; whoever signs out is somebody else, or it would be the end."""
+    """Calls as the account of FUZZ_TOKEN, or as nobody; whoever signs out is a new account, or it would be the end."""
 
     def get(self, case: Any, context: Any) -> str | None:
         """The access token to call with."""
         if "FUZZ_TOKEN" not in os.environ:
             return None
-        return _tokens()["access_token"] if case.operation.path == "/api/auth/logout" else os.environ["FUZZ_TOKEN"]
+        return _signed_in()["access_token"] if case.operation.path == "/api/auth/logout" else os.environ["FUZZ_TOKEN"]
 
     def set(self, case: Any, data: str | None, context: Any) -> None:
         """Put it where it belongs."""
@@ -69,10 +76,30 @@ def _bounded(value: Any) -> Any:
     return value
 
 
-def _tokens() -> dict[str, str]:
-    """Sign the second account in."""
-    address = f"{os.environ['FUZZ_URL']}/api/auth/login"
-    body = json.dumps({"username": os.environ["FUZZ_USERNAME"], "password": os.environ["FUZZ_PASSWORD"]}).encode()
-    with urlopen(Request(address, body, {"Content-Type": "application/json"})) as answer:
-        tokens: dict[str, str] = json.load(answer)
-        return tokens
+def _registered() -> dict[str, str]:
+    """Make an account that nothing else knows; its credentials."""
+    credentials = {"username": f"leaver{secrets.token_hex(8)}", "password": "correct horse battery staple"}
+    _call("POST", "/api/users", {**credentials, "email": f"{credentials['username']}@example.com"})
+    return credentials
+
+
+def _signed_in() -> dict[str, Any]:
+    """Such an account, and its tokens."""
+    signed_in: dict[str, Any] = _call("POST", "/api/auth/login", _registered())
+    return signed_in
+
+
+def _deleted() -> str:
+    """The id of such an account that is deleted."""
+    signed_in = _signed_in()
+    _call("DELETE", "/api/users/me", token=signed_in["access_token"])
+    return str(signed_in["user"]["id"])
+
+
+def _call(method: str, path: str, body: dict[str, str] | None = None, *, token: str | None = None) -> Any:
+    """What the server answers; anything but a success is an error of the run."""
+    headers = {"Content-Type": "application/json"} if body is not None else {}
+    headers |= {"Authorization": f"Bearer {token}"} if token is not None else {}
+    content = json.dumps(body).encode() if body is not None else None
+    with urlopen(Request(f"{os.environ['FUZZ_URL']}{path}", content, headers, method=method)) as answer:
+        return json.loads(answer.read() or b"null")

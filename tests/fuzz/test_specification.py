@@ -12,12 +12,10 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.servers import free_port
-from usermgmt.http import examples
 
 HERE = Path(__file__).parent
 PASSWORD = "correct horse battery staple"
 ADMIN = {"username": "root", "password": PASSWORD}
-NEWUSER = examples.BODIES["CreateUser"]  # whoever signs in as the specification's example says, does
 START_SECONDS = 30
 
 
@@ -56,7 +54,7 @@ def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def address(database_url: str, tmp_path: Path) -> Iterator[str]:
-    """A server in a process of its own, with an administrator and the account of the examples."""
+    """A server in a process of its own, with an administrator."""
     port = free_port()
     environment = {
         **os.environ,
@@ -76,7 +74,6 @@ def address(database_url: str, tmp_path: Path) -> Iterator[str]:
         server = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", server)
-        post(f"http://127.0.0.1:{port}/api/users", NEWUSER)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
@@ -106,8 +103,6 @@ def run_schemathesis(folder: Path, address: str, count: int, token: str | None) 
         "SCHEMATHESIS_HOOKS": "hooks",
         "PYTHONPATH": str(HERE),
         "FUZZ_URL": address,
-        "FUZZ_USERNAME": NEWUSER["username"],
-        "FUZZ_PASSWORD": NEWUSER["password"],
         **({"FUZZ_TOKEN": token} if token is not None else {}),
     }
     command = [program("schemathesis"), f"--config-file={HERE / 'schemathesis.toml'}", "run", f"{address}/openapi.json"]

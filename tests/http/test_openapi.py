@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
+from quart import Quart
 
 from tests.conftest import settings_for
 from usermgmt.app import create_app
 from usermgmt.http.access import Who, marks_of
 from usermgmt.http.binding import inputs_of
+from usermgmt.http.examples import FORMATS
 from usermgmt.http.openapi import HIDDEN_BLUEPRINT, document, shared_errors
 
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -80,14 +83,85 @@ def test_security_says_who_has_to_sign_in(app, spec):
         if rule.who is Who.ANYONE:
             assert operation["security"] == []
         elif rule.who is Who.SIGNED_IN and rule.or_when is None:
-            assert operation["security"] == [{"bearer": []}]
+            assert operation["security"] == [{"bearerAuth": []}]
         else:
-            assert operation["security"] == [{"bearer": []}, {}]
+            assert operation["security"] == [{"bearerAuth": []}, {}]
 
 
 def test_the_seeds_bodies_are_the_examples(spec):
     content = spec["paths"]["/api/users"]["post"]["requestBody"]["content"]["application/json"]
     assert content["example"] == {"username": "newuser", "email": "user@example.com", "password": "secure_password"}
+
+
+def examples_of(operation: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Every schema of a body, a success or a refusal with an example of it; None where there is none."""
+    contents = list(operation.get("requestBody", {}).get("content", {}).values())
+    contents += [
+        content for response in operation["responses"].values() for content in response.get("content", {}).values()
+    ]
+    for content in contents:
+        for example in content.get("examples", {"": {"value": content.get("example")}}).values():
+            yield content["schema"], example["value"]
+
+
+def test_every_body_and_every_answer_has_an_example_that_fits_its_schema(app, spec):
+    for _, _, operation in operations(app, spec):
+        for schema, example in examples_of(operation):
+            assert example is not None, (operation["operationId"], schema)
+            checked = {**schema, "components": spec["components"]}
+            assert not list(Draft202012Validator(checked).iter_errors(example)), operation["operationId"]
+
+
+def test_null_is_no_ones_default(spec):
+    assert '"default":null' not in json.dumps(spec, separators=(",", ":"))
+
+
+def test_formats_of_our_own_say_what_they_demand(spec):
+    fields = [
+        field for schema in spec["components"]["schemas"].values() for field in schema.get("properties", {}).values()
+    ]
+    named = [
+        (field, option["format"])
+        for field in fields
+        for option in (field, *field.get("anyOf", ()))
+        if "format" in option
+    ]
+    ours = {(kind, FORMATS[kind] in field["description"]) for field, kind in named if kind in FORMATS}
+    assert ours == {("username", True), ("display-name", True), ("password", True)}
+    assert {kind for _, kind in named} - FORMATS.keys() == {"email", "date-time"}
+
+
+def test_headers_stand_where_they_occur(spec):
+    headers = {
+        (operation["operationId"], status): set(response["headers"])
+        for item in spec["paths"].values()
+        for operation in item.values()
+        for status, response in operation["responses"].items()
+    }
+    assert all("X-Request-ID" in names for names in headers.values())
+    assert all("WWW-Authenticate" in names for (_, status), names in headers.items() if status == "401")
+    assert all("Retry-After" in names for (_, status), names in headers.items() if status in ("429", "503"))
+    assert {"ETag", "Location", "RateLimit", "RateLimit-Policy", "Idempotency-Replayed"} <= headers[
+        "users_create_user", "201"
+    ]
+    assert "ETag" in headers["users_get_user", "304"]
+    assert "Link" in headers["users_list_users", "200"]
+    assert "RateLimit" not in headers["health_live", "200"]
+
+
+def test_a_merge_patch_has_its_own_media_type_and_an_optional_body_is_optional(spec):
+    patch = spec["paths"]["/api/users/{user_id}"]["patch"]["requestBody"]
+    assert patch["content"].keys() == {"application/json", "application/merge-patch+json"}
+    assert patch["required"]
+    assert not spec["paths"]["/api/users/{user_id}"]["delete"]["requestBody"]["required"]
+
+
+def test_it_is_built_once(app):
+    assert document(app) is document(app)
+
+
+def test_answers_are_not_searched_for_models(app):
+    assert app.make_response.__func__ is Quart.make_response
 
 
 async def test_examples_of_bodies_are_accepted(spec, server, admin):

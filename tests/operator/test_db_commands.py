@@ -1,7 +1,11 @@
 """`usermgmt db`."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.operator.conftest import PROGRAM, CommandLine, Start
 from usermgmt.operator import migrations
@@ -49,3 +53,21 @@ def test_several_may_upgrade_at_once(empty_line: CommandLine, start: Start) -> N
 
 def test_the_program_is_installed() -> None:
     assert Path(PROGRAM).is_file()
+
+
+def test_a_migration_that_fails_is_one_line(empty_line: CommandLine, start: Start) -> None:
+    empty_line.done("db", "upgrade")
+    empty_line.done("db", "downgrade", "base", "--yes")
+    asyncio.run(_occupy(empty_line.environ["USERMGMT_DATABASE__URL"]))
+    assert "already exists" in empty_line.refused(1, "db", "upgrade")
+    process = start("serve", "--migrate", "--port", "0", environ=empty_line.environ)
+    assert process.end() == 1
+    assert "Traceback" not in process.errors() + process.output
+
+
+async def _occupy(url: str) -> None:
+    """Make a table that a migration wants to make."""
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE users (id integer)"))
+    await engine.dispose()

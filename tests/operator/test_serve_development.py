@@ -4,14 +4,16 @@ import json
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.operator.calls import call, sign_in
+from tests.operator.calls import DIRECT, SECONDS, call, sign_in
 from tests.operator.conftest import PASSWORD, CommandLine, Process, Start
+from tests.servers import free_port
 
 TERM = signal.SIGTERM
 
@@ -144,6 +146,26 @@ def test_two_first_starts_at_once_make_one_administrator(start: Start, here: Com
     assert [user["username"] for user in here.documents("users", "list", "--role", "admin")] == ["admin"]
     assert [sign_in(document["url"], "admin", password) for document in documents] == [200, 200]
     assert [process.end(TERM) for process in processes] == [0, 0]
+
+
+def test_two_first_starts_on_one_port_make_one_server_that_knows_the_password(start: Start) -> None:
+    port = str(free_port())
+    processes = [start("serve", "--dev", "--port", port, "--json") for _ in range(2)]
+    while not (over := [process for process in processes if process.popen.poll() is not None]):
+        time.sleep(0.1)
+    (loser,) = over
+    assert loser.end() == 1
+    assert port in loser.errors()
+    (winner,) = [process for process in processes if process is not loser]
+    document = json.loads(winner.wait_for('"password"'))
+    assert sign_in(document["url"], document["admin"], document["password"]) == 200
+
+
+def test_the_documentation_is_there(start: Start) -> None:
+    banner = banner_of(start("serve", "--dev", "--port", "0"))
+    with DIRECT.open(banner["Documentation"], timeout=SECONDS) as page:
+        assert page.status == 200
+        assert page.headers.get_content_type() == "text/html"
 
 
 @pytest.mark.parametrize(

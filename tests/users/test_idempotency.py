@@ -72,7 +72,7 @@ async def test_twenty_requests_under_one_key_make_one_account(server: Server):
 
 
 async def test_a_repeat_finds_the_answer_at_whatever_moment_it_comes(server: Server):
-    for number in range(10):
+    for number in range(6):
         body = {**SEED, "username": f"user{number}", "email": f"user{number}@example.com"}
         asked = [asyncio.create_task(register(server.nobody(), body))]
         while not asked[0].done() and len(asked) < 40:
@@ -81,7 +81,7 @@ async def test_a_repeat_finds_the_answer_at_whatever_moment_it_comes(server: Ser
                 await asyncio.sleep(0)  # lets the others run a step, so that the next one comes a little later
         assert {answer.status_code for answer in await asyncio.gather(*asked)} == {201}
         await server.execute("DELETE FROM idempotency_keys")
-    assert len(await server.rows("SELECT 1 FROM users")) == 10
+    assert len(await server.rows("SELECT 1 FROM users")) == 6
 
 
 async def test_of_different_bodies_under_one_key_at_once_one_is_answered(server: Server):

@@ -3,6 +3,7 @@ import re
 import time
 import traceback
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -314,13 +315,21 @@ async def test_the_names_of_a_deleted_account_stay_reserved(server: Server, admi
     await ada.log_in()
 
 
-async def test_a_fault_of_the_database_leaves_nothing_and_tells_no_secret(server: Server):  # K02, M10
+@pytest.fixture
+async def broken_users(server: Server) -> AsyncIterator[None]:
+    """A database that refuses every new account, for as long as the test lasts."""
     if server.runtime.database.is_sqlite:
-        await server.execute("CREATE TRIGGER t BEFORE INSERT ON users BEGIN SELECT RAISE(ABORT, 'boom'); END")
-    else:
-        raising = "$$ BEGIN RAISE EXCEPTION 'boom'; END $$"
-        await server.execute(f"CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS {raising}")
-        await server.execute("CREATE TRIGGER t BEFORE INSERT ON users EXECUTE FUNCTION boom()")
+        await server.execute("CREATE TRIGGER broken BEFORE INSERT ON users BEGIN SELECT RAISE(ABORT, 'boom'); END")
+        yield
+        return
+    raising = "$$ BEGIN RAISE EXCEPTION 'boom'; END $$"
+    await server.execute(f"CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS {raising}")
+    await server.execute("CREATE TRIGGER broken BEFORE INSERT ON users EXECUTE FUNCTION broken()")
+    yield
+    await server.execute("DROP FUNCTION broken() CASCADE")
+
+
+async def test_a_fault_of_the_database_leaves_nothing_and_tells_no_secret(server: Server, broken_users):  # K02, M10
     before = await stored(server)
     with capture_logs() as logs:
         response = await server.nobody().post("/api/users", json=SEED)

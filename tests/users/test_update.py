@@ -410,7 +410,7 @@ async def test_a_disabled_account_is_signed_out_and_enabling_it_revives_nothing(
 @pytest.mark.parametrize("way", ["disabled", "deleted", "password"])
 async def test_a_sign_in_at_the_same_instant_leaves_no_session_behind(server: Server, admin, ada, way):
     path = f"/api/users/{ada.id}"
-    for number in range(12):
+    for number in range(8):
         end = {
             "disabled": lambda: admin.put(path, json={"status": "disabled"}),
             "deleted": lambda: admin.delete(path),

@@ -62,7 +62,8 @@ def versioned(body: Any, version: int, status: int = 200, *, headers: Mapping[st
 
 def expected_version() -> Callable[[int], bool]:
     """Whether a version satisfies `If-Match`; any does when the header is absent. `InvalidHeader` if it is garbage."""
-    value = request.headers.get("If-Match")
+    lines = request.headers.getlist("If-Match")
+    value = ", ".join(lines) if lines else None
     if value is not None and value.strip() != "*" and not _ENTITY_TAGS.fullmatch(value):
         raise InvalidHeader("If-Match is not a list of entity tags.")
     return lambda version: value is None or _has(value, entity_tag(version), weakly=False)

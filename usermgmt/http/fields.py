@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
+_DIGITS = re.compile("[0-9]{1,9}", re.ASCII)
+
 
 class RequestModel(BaseModel):
     """A body or a query: fields that it does not have are refused, values are not coerced."""
@@ -40,6 +42,15 @@ def _parse_time(value: Any) -> Any:  # whatever the query holds
     except OverflowError:
         raise refused("invalid_time", "This time is out of range.") from None
 
+
+def _parse_count(value: Any) -> Any:  # whatever the query holds
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        raise refused("wrong_type", "This must be an integer.")
+    return value
+
+
+QueryCount = Annotated[int, BeforeValidator(_parse_count)]
+"""A number in a query string: ASCII digits and nothing else."""
 
 QueryTime = Annotated[datetime, BeforeValidator(_parse_time)]
 """A time in a query string: RFC 3339 with its zone."""

@@ -58,7 +58,7 @@ async def make_generated_admin(runtime: Runtime) -> MadeAdmin | None:
     """
     if await has_active_admin(runtime):
         return None
-    password = generated_password()
+    password = generated_password(min_length=runtime.settings.passwords.min_length)
     stored = await runtime.hasher.hash(password)
     new = NewUser(username=ADMIN, email=f"{ADMIN}@{DOMAIN}", password=password)
     for number in range(2, MAX_TRIES):

@@ -1,8 +1,12 @@
 """Whether the database answers, and whether its schema is that of this release."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError
 
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.operator import migrations
@@ -44,6 +48,18 @@ async def require_schema(settings: DatabaseSettings) -> None:
     reason = schema_reason(await migrations.state(settings))
     if reason is not None:
         raise unfit([reason])
+
+
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """Make one line of what alembic or the database refuse while they migrate."""
+    try:
+        yield
+    except CommandError as error:
+        raise Refusal(f"{error}.", code="no_such_migration") from None
+    except DBAPIError as error:
+        first = str(error.orig).partition("\n")[0]
+        raise Refusal(f"A migration failed and was undone: {first}", code="migration_failed") from None
 
 
 def schema_reason(state: SchemaState) -> Reason | None:

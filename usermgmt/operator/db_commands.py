@@ -5,12 +5,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import click
-from alembic.util import CommandError
-from sqlalchemy.exc import DBAPIError
 
 from usermgmt.operator import migrations
 from usermgmt.operator.configuration import operator_settings
 from usermgmt.operator.console import Console, Refusal
+from usermgmt.operator.database_state import faults_told
 from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.migrations import SchemaState
 from usermgmt.settings import DatabaseSettings
@@ -67,15 +66,8 @@ def _state(settings: DatabaseSettings) -> SchemaState:
 
 
 def _done(work: Callable[[], Coroutine[Any, Any, SchemaState]]) -> SchemaState:
-    """Run a migration; what alembic or the database refuse becomes one line."""
-    try:
+    with faults_told():
         return asyncio.run(work())
-    except CommandError as error:
-        raise Refusal(f"{error}.", code="no_such_migration") from None
-    except DBAPIError as error:
-        raise Refusal(
-            f"The database refused: {str(error.orig).partition(chr(10))[0]}", code="migration_failed"
-        ) from None
 
 
 def _tell_move(console: Console, before: SchemaState, after: SchemaState) -> None:

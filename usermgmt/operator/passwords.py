@@ -1,5 +1,6 @@
 """Passwords at the command line: asked for, read from standard input or made here; never an argument."""
 
+import math
 import secrets
 import sys
 from collections.abc import Callable
@@ -10,7 +11,8 @@ import click
 from usermgmt.operator.console import Exit, Refusal
 
 LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that is easily taken for another
-GROUPS, GROUP = 4, 5
+GROUP = 5
+LEAST_LENGTH = 4 * GROUP
 
 
 def password_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,9 +36,10 @@ def presented_password(*, from_stdin: bool) -> str:
     return typed
 
 
-def generated_password() -> str:
-    """A fresh password of 100 bits that can be read out, typed and pasted anywhere."""
-    return "-".join("".join(secrets.choice(LETTERS) for _ in range(GROUP)) for _ in range(GROUPS))
+def generated_password(*, min_length: int) -> str:
+    """A fresh password of 100 bits or more that can be read out, typed and pasted anywhere."""
+    groups = math.ceil(max(min_length, LEAST_LENGTH) / GROUP)
+    return "-".join("".join(secrets.choice(LETTERS) for _ in range(GROUP)) for _ in range(groups))
 
 
 def _first_of_stdin() -> str:

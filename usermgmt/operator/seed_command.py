@@ -39,7 +39,8 @@ async def seed(
         detail = "Up to 32 of a-z, 0-9, dot, dash and underscore, from a letter to anything but a digit."
         raise ValidationFailed([FieldError(code="invalid_prefix", detail=detail, parameter="prefix")])
     is_given = ask_password or password_stdin
-    password = presented_password(from_stdin=password_stdin) if is_given else generated_password()
+    shortest = runtime.settings.passwords.min_length
+    password = presented_password(from_stdin=password_stdin) if is_given else generated_password(min_length=shortest)
     check_password(runtime, password, names=())
     stored_hash = await runtime.hasher.hash(password)
     if not is_given:

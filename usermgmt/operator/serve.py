@@ -88,6 +88,8 @@ async def _serve(start: Start) -> None:
         found.append(await prepare(settings, is_development=start.is_development))
 
     with server.bound_sockets(settings.server) as sockets:
+        if start.is_development:  # whoever makes the first administrator must be who prints its password
+            server.listen(sockets)
         if await ending.interrupts(start_up()):
             return
         try:

@@ -77,16 +77,18 @@ def bound_sockets(settings: ServerSettings) -> Iterator[list[socket.socket]]:
         try:
             bound = [stack.enter_context(_bound(family, address)) for family, address in _addresses(settings)]
         except OSError as error:
-            raise Refusal(
-                f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}.", code="cannot_listen"
-            ) from None
+            raise _cannot_listen(f"{settings.host} port {settings.port}", error) from None
         yield bound
 
 
 def listen(sockets: Sequence[socket.socket]) -> None:
-    """Take connections from now on; they wait until `serve` answers them."""
+    """Take connections from now on; they wait until `serve` answers them. Refused when another process was faster."""
     for sock in sockets:
-        sock.listen(BACKLOG)
+        host, port = sock.getsockname()[:2]
+        try:
+            sock.listen(BACKLOG)
+        except OSError as error:
+            raise _cannot_listen(f"{host} port {port}", error) from None
 
 
 async def serve(app: Quart, runtime: Runtime, sockets: Sequence[socket.socket], ending: Ending) -> None:
@@ -137,6 +139,10 @@ def _bound(family: int, address: Any) -> socket.socket:  # an address has as man
         sock.close()
         raise
     return sock
+
+
+def _cannot_listen(place: str, error: OSError) -> Refusal:
+    return Refusal(f"Cannot listen on {place}: {error.strerror}.", code="cannot_listen")
 
 
 def _config(settings: ServerSettings, sockets: Sequence[socket.socket]) -> Config:

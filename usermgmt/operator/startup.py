@@ -3,6 +3,7 @@
 `usermgmt serve` and `hypercorn asgi:app` start through here, so that neither serves what the other would refuse.
 """
 
+import asyncio
 import sys
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from usermgmt.operator import migrations
 from usermgmt.operator.bootstrap import MadeAdmin, has_active_admin, make_configured_admin, make_generated_admin
 from usermgmt.operator.configuration import production_settings, unfit
 from usermgmt.operator.console import Exit, Reason, Refusal, tell_refusal
-from usermgmt.operator.database_state import await_database, schema_reason
+from usermgmt.operator.database_state import await_database, faults_told, schema_reason
 from usermgmt.roles import queries as role_queries
 from usermgmt.runtime import Runtime, build_runtime
 from usermgmt.settings import Settings
@@ -79,7 +80,8 @@ def application() -> Quart:
         try:
             prepared = await prepare(settings)
         except Refusal as refusal:
-            log.critical("not_started", reasons=refusal.lines)
+            log.critical("not_started", reasons=list(map(str, refusal.reasons)) or [refusal.message])
+            asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # all there is to say was said
             sys.exit(refusal.exit_code)
         await prepared.runtime.close()
 
@@ -91,7 +93,8 @@ async def _bring_schema(settings: Settings) -> None:
     if settings.database.migrate:
         if not state.is_current:
             log.info("migrating", at=state.current, to=state.head)
-        await migrations.upgrade(settings.database)
+        with faults_told():
+            await migrations.upgrade(settings.database)
     elif (reason := schema_reason(state)) is not None:
         raise unfit([reason])
 
