@@ -27,7 +27,12 @@ def _raise(error: BaseException) -> Callable[[], Awaitable[Response]]:
     return view
 
 
-async def _slow() -> Response:
+@faults.get("/endless")
+@public
+@unlimited
+@answers(204)
+async def endless() -> Response:
+    """Wait for what never comes."""
     await asyncio.Event().wait()
     return no_content()
 
@@ -40,7 +45,7 @@ FAULTS: dict[str, tuple[Callable[[], Awaitable[Response]], int, str]] = {
     "assertion": (_raise(AssertionError(CANARY)), 500, "internal_error"),
     "database": (_raise(DatabaseUnavailable()), 503, "database_unavailable"),
     "overload": (_raise(Overloaded(retry_after=3)), 503, "overloaded"),
-    "slow": (_slow, 503, "took_too_long"),
+    "slow": (_raise(TimeoutError(CANARY)), 503, "took_too_long"),
 }
 
 
@@ -115,6 +120,5 @@ PROVOKED: dict[str, tuple[Provoke, int, str]] = {
 SETTINGS = {
     "limits.enabled": True,
     "limits.admin": "1/h",
-    "server.request_timeout": "300ms",
     "cors.origins": "https://app.example",
 }

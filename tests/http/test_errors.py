@@ -49,6 +49,13 @@ async def test_an_error_of_a_fault_is_not_the_end(server: Server):
     assert (await server.nobody().get("/livez")).status_code == 200
 
 
+async def test_a_handler_that_takes_too_long_is_ended(database_url: str, flags: dict[str, Any]):
+    server = Server(settings_for(database_url, **flags, **{"server.request_timeout": "200ms"}))
+    async with server.running():
+        await problem_of(await server.nobody().get("/api/faults/endless"), 503, "took_too_long")
+        assert (await server.nobody().get("/livez")).status_code == 200
+
+
 async def test_retry_after_is_what_the_refusal_says(server: Server):
     assert (await server.nobody().get("/api/faults/overload")).headers["Retry-After"] == "3"
     assert (await server.nobody().get("/api/faults/database")).headers["Retry-After"] == "1"

@@ -112,6 +112,23 @@ def test_every_body_and_every_answer_has_an_example_that_fits_its_schema(app, sp
             assert not list(Draft202012Validator(checked).iter_errors(example)), operation["operationId"]
 
 
+def keywords_of(schema: Any) -> Iterator[str]:
+    """Every keyword of a schema and of those within it."""
+    if isinstance(schema, bool):
+        return
+    yield from schema
+    yield from (name for inner in schema.get("properties", {}).values() for name in keywords_of(inner))
+    yield from (name for kind in ("anyOf", "oneOf") for inner in schema.get(kind, ()) for name in keywords_of(inner))
+    yield from (name for kind in ("items", "additionalProperties") for name in keywords_of(schema.get(kind, True)))
+
+
+def test_schemas_have_only_keywords_of_json_schema(spec):
+    known = {*Draft202012Validator.VALIDATORS, "title", "description", "default"}
+    parameters = [p["schema"] for item in spec["paths"].values() for op in item.values() for p in op["parameters"]]
+    for schema in [*spec["components"]["schemas"].values(), *parameters]:
+        assert set(keywords_of(schema)) <= known, schema
+
+
 def test_null_is_no_ones_default(spec):
     assert '"default":null' not in json.dumps(spec, separators=(",", ":"))
 

@@ -72,6 +72,11 @@ def test_what_answers_at_once_imports_nothing_heavy(words: list[str]) -> None:
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize("module", sorted({lazy.path.partition(":")[0] for _, lazy in lazy_commands()}))
+def test_each_module_can_be_imported_first(module: str) -> None:
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+
+
 def test_the_version(bare: CommandLine) -> None:
     assert bare.done("version") == f"usermgmt {__version__}\n"
     assert bare.document("version") == {"version": __version__}

@@ -49,8 +49,10 @@ def _parse_count(value: Any) -> Any:  # whatever the query holds
     return value
 
 
-QueryCount = Annotated[int, BeforeValidator(_parse_count)]
-"""A number in a query string: ASCII digits and nothing else."""
+DIGITS = BeforeValidator(_parse_count)
+"""Marks a number in a query string: ASCII digits and nothing else. It stands after the number's bounds, or pydantic
+leaves them out of the schema.
+"""
 
 QueryTime = Annotated[datetime, BeforeValidator(_parse_time)]
 """A time in a query string: RFC 3339 with its zone."""

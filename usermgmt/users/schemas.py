@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from usermgmt.http.answers import Timestamp, timestamp
-from usermgmt.http.fields import ABSENT, QueryCount, QueryTime, RequestModel, refused
+from usermgmt.http.fields import ABSENT, DIGITS, QueryTime, RequestModel, refused
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import (
     InvalidName,
@@ -136,7 +136,7 @@ class DeleteUser(RequestModel):
 class ListUsers(RequestModel):
     """Which accounts, in which order, which page."""
 
-    limit: Annotated[QueryCount, Field(ge=1, le=100)] = 50
+    limit: Annotated[int, Field(ge=1, le=100), DIGITS] = 50
     cursor: Annotated[str, Field(max_length=2048)] | None = None
     sort: Order = Order.CREATED
     q: Annotated[str, Field(min_length=1, max_length=254)] | None = Field(
