@@ -61,7 +61,7 @@ if command -v uv >/dev/null 2>&1; then \
 	uv pip install --quiet --python $(BIN)/python --require-hashes -r $(1) && \
 	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; \
 else \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1) && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r $(1) && \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 fi
 endef
