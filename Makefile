@@ -33,7 +33,7 @@ format: .venv/test.stamp  ## Format the code and mend what can be mended
 
 lock: .venv/test.stamp  ## Renew the locked dependencies
 	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header --extra valkey \
 		pyproject.toml requirements/build.in -o requirements/run.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --generate-hashes --no-header --all-extras \
 		pyproject.toml requirements/build.in -o requirements/test.lock

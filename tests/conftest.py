@@ -15,7 +15,7 @@ import pytest
 from quart import Quart
 
 from tests.people import Person, Server
-from tests.servers import PostgreSQL
+from tests.servers import PostgreSQL, Valkey
 from usermgmt.operator import migrations
 from usermgmt.settings import Settings, load_settings
 
@@ -26,11 +26,17 @@ OWN_DATABASE = {"storage", "operator", "fuzz"}  # folders whose tests change sch
 EMPTY = "; ".join(
     f"DELETE FROM {table}"
     for table in (
+        "throttles",
+        "ip_rules",
+        "group_members",
+        "groups",
         "role_grants",
         "sessions",
         "users",
         "login_names",
         "audit_events",
+        "audit_seals",
+        "audit_head",
         "signing_keys",
         "idempotency_keys",
         "roles WHERE NOT built_in",
@@ -62,6 +68,33 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared_database(postgresql: PostgreSQL) -> str:
     """The address of the one PostgreSQL database that most tests of a worker use after each other."""
     return postgresql.create(SHARED, template="template")
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    """A Valkey server, started when a test first needs it."""
+    server = Valkey()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> Iterator[Valkey]:
+    """An empty Valkey server."""
+    yield valkey_server
+    valkey_server.command("FLUSHALL")
+
+
+@pytest.fixture
+def mortal_valkey() -> Iterator[Valkey]:
+    """A Valkey server that the test may hang and kill."""
+    server = Valkey()
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture(params=DATABASES)
@@ -140,7 +173,7 @@ def as_(server: Server, admin: Person, manager: Person, ada: Person, bob: Person
 
 
 def settings_for(database_url: str, **flags: Any) -> Settings:
-    """Settings for tests: quick hashes, no budgets, no environment."""
+    """Settings for tests: quick hashes, no budgets, guesses without end, no environment."""
     return load_settings(
         flags={
             "database.url": database_url,
@@ -149,6 +182,7 @@ def settings_for(database_url: str, **flags: Any) -> Settings:
             "passwords.bcrypt_cost": 4,
             "passwords.hash_nice": 0,
             "limits.enabled": False,
+            **{f"throttle.{name}": "1000000/15m" for name in ("account", "network", "session", "refresh")},
             **flags,
         },
         environ={},

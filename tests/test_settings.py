@@ -102,6 +102,8 @@ def test_defaults_are_the_documented_ones() -> None:
         "tokens.session_lifetime": "30d",
         "tokens.refresh_grace": "10s",
         "tokens.fresh_lifetime": "15m",
+        "tokens.max_sessions": "100",
+        "tokens.transport": "body",
         "registration.mode": "open",
         "registration.default_role": "user",
         "limits.enabled": "true",
@@ -111,6 +113,19 @@ def test_defaults_are_the_documented_ones() -> None:
         "limits.read": "6000/m",
         "limits.write": "1200/m",
         "limits.admin": "1200/m",
+        "limits.unknown": "300/m",
+        "valkey.url": "(not set)",
+        "valkey.timeout": "50ms",
+        "network.trusted_proxies": "",
+        "network.forwarded_header": "X-Forwarded-For",
+        "throttle.enabled": "true",
+        "throttle.account": "10/15m",
+        "throttle.network": "100/15m",
+        "throttle.session": "10/15m",
+        "throttle.refresh": "100/15m",
+        "audit.retention": "3650d",
+        "audit.seal_interval": "5s",
+        "retention.deleted_users": "30d",
         "cors.origins": "",
         "cors.credentials": "false",
         "logs.format": "json",
@@ -732,7 +747,8 @@ def test_secrets_can_be_reached_by_who_needs_them() -> None:
 
 def test_describe_says_that_a_secret_is_set_and_not_which() -> None:
     rows = {row.key: row for row in describe(with_secrets())}
-    assert {key for key, row in rows.items() if row.is_secret} == {"secret.keys", "bootstrap.admin_password"}
+    secrets = {"secret.keys", "bootstrap.admin_password", "valkey.url"}
+    assert {key for key, row in rows.items() if row.is_secret} == secrets
     assert rows["secret.keys"].value_shown == "(hidden)"
     assert rows["secret.keys"].origin == "environment USERMGMT_SECRET_KEYS"
     shown_url = rows["database.url"].value_shown
@@ -796,7 +812,7 @@ def test_the_rendered_file_without_its_comment_marks_has_the_defaults() -> None:
     settings = load_settings(config=written(uncommented, "rendered.toml"), environ={})
     assert settings.model_dump() == Settings().model_dump()
     unset = {key for key, origin in settings.origins.items() if origin == "default"}
-    assert unset == {"secret.keys", "bootstrap.admin_password"}
+    assert unset == {"secret.keys", "bootstrap.admin_password", "valkey.url"}
 
 
 def test_the_rendered_file_tells_where_secrets_come_from() -> None:
@@ -884,6 +900,12 @@ PRODUCTION = {"USERMGMT_SECRET_KEYS": f"{GOOD_KEY},{OTHER_KEY}", "USERMGMT_DATAB
         ({"USERMGMT_SECRET_KEYS": ""}, "secret.keys", "must be set; generate a key"),
         ({"USERMGMT_DATABASE__URL": "sqlite:///a.db"}, "database.url", "must be PostgreSQL in production"),
         ({"USERMGMT_SERVER__WORKERS": "2"}, "server.workers", "must be 1: more than one worker would count"),
+        (
+            {"USERMGMT_SERVER__WORKERS": "2", "USERMGMT_VALKEY__URL": "valkey://v"},
+            "server.workers",
+            "must be 1: start several instances",
+        ),
+        ({"USERMGMT_VALKEY__URL": "valkeys://u:p@v:6379/0"}, None, None),
     ],
 )
 def test_what_production_refuses(change: dict[str, str], key: str | None, message: str | None) -> None:

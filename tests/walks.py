@@ -11,7 +11,14 @@ from usermgmt.http.access import Marks, View, marks_of
 from usermgmt.http.binding import Inputs, inputs_of
 
 ABSENT_ID = UUID("01900000-0000-7000-8000-000000000000")
-SAMPLES = {"user_id": "me", "session_id": str(ABSENT_ID), "role": "no-such-role", "name": "no-such-role"}
+SAMPLES = {
+    "user_id": "me",
+    "session_id": str(ABSENT_ID),
+    "group_id": str(ABSENT_ID),
+    "rule_id": str(ABSENT_ID),
+    "role": "no-such-role",
+    "name": "no-such-role",
+}
 AUTOMATIC = {"HEAD", "OPTIONS"}
 
 

@@ -1,33 +1,52 @@
 """The application: its pipeline in order, its blueprints, and the checks that it does not start without."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 
-import structlog
 from quart import Quart
 from quart_cors import cors
 
+from usermgmt.audit import seals
 from usermgmt.audit import service as audit
+from usermgmt.audit.routes import blueprint as audit_routes
 from usermgmt.auth import service as auth
 from usermgmt.auth.routes import blueprint as auth_routes
+from usermgmt.chores import Chore, doing
+from usermgmt.groups.routes import blueprint as group_routes
 from usermgmt.health.routes import blueprint as health_routes
 from usermgmt.http import binding, budgets, context, documentation, openapi, pipeline, problems
 from usermgmt.http.access import marks_of
+from usermgmt.http.clients import Clients
 from usermgmt.http.converters import CONVERTERS
 from usermgmt.http.routing import Application
+from usermgmt.ip_rules import service as ip_rules
+from usermgmt.ip_rules.routes import blueprint as ip_rule_routes
+from usermgmt.personal_data import service as personal_data
+from usermgmt.personal_data.routes import blueprint as personal_data_routes
 from usermgmt.roles.routes import blueprint as role_routes
 from usermgmt.runtime import Runtime, build_runtime
+from usermgmt.sessions.routes import blueprint as session_routes
 from usermgmt.settings import Settings
 from usermgmt.signing_keys import service as signing_keys
 from usermgmt.signing_keys.routes import blueprint as signing_key_routes
+from usermgmt.throttle import service as throttle
 from usermgmt.users.routes import blueprint as user_routes
 
-BLUEPRINTS = (auth_routes, user_routes, role_routes, signing_key_routes, health_routes, documentation.blueprint)
+BLUEPRINTS = (
+    auth_routes,
+    user_routes,
+    session_routes,
+    personal_data_routes,
+    role_routes,
+    group_routes,
+    ip_rule_routes,
+    audit_routes,
+    signing_key_routes,
+    health_routes,
+    documentation.blueprint,
+)
 EXPOSED_HEADERS = ("ETag", "Location", "Link", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID")
 ALLOWED_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-
-log = structlog.get_logger("usermgmt")
 
 
 class MarksMissing(RuntimeError):
@@ -52,7 +71,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
     openapi.install(app)
     problems.install(app)
     _install_pipeline(app, settings)
-    _install_lifecycle(app)
+    _install_lifecycle(app, settings)
     return app
 
 
@@ -68,11 +87,12 @@ def _install_pipeline(app: Quart, settings: Settings) -> None:
         expose_headers=EXPOSED_HEADERS,
         max_age=600,
     )
-    app.before_request(pipeline.identify_client)
+    clients = Clients(settings.network)
+    app.before_request(pipeline.identify_client(clients))
+    app.before_request(pipeline.enforce_ip_rules(ip_rules.refuse_client))
     app.before_request(pipeline.read_credentials)
-    app.before_request(pipeline.note_budget)
     budgets.install(app, app.extensions[context.EXTENSION])
-    app.before_request(pipeline.authorise(auth.load_principal))
+    app.before_request(pipeline.authorise(auth.load_principal, ip_rules.refuse_principal, clients))
     app.after_request(pipeline.record_refusals(audit.record_refusal))
 
 
@@ -91,24 +111,26 @@ def _bind_views(app: Quart, settings: Settings) -> None:
         raise MarksMissing(f"routes without an access mark or a budget: {', '.join(sorted(unmarked))}")
 
 
-def _install_lifecycle(app: Quart) -> None:
-    """Load the key ring before the first request and keep it fresh; close everything after the last."""
+def _chores(settings: Settings) -> tuple[Chore, ...]:
+    """What is done again and again beside the requests."""
+    return (
+        Chore("key_ring", signing_keys.RELOAD_INTERVAL, signing_keys.refresh_ring),
+        Chore("ip_rules", ip_rules.REFRESH_INTERVAL, ip_rules.refresh_rule_book),
+        Chore("ip_rule_hits", ip_rules.HITS_INTERVAL, ip_rules.store_hits),
+        Chore("throttles", throttle.FORGET_INTERVAL, throttle.forget_past),
+        Chore("erasures", personal_data.ERASE_INTERVAL, personal_data.erase_due),
+        Chore("audit_seals", settings.audit.seal_interval, seals.seal_pending),
+    )
+
+
+def _install_lifecycle(app: Quart, settings: Settings) -> None:
+    """Load what is kept in memory before the first request, keep it fresh, and close everything after the last."""
 
     @app.while_serving
     async def serve() -> AsyncGenerator[None, None]:
         runtime: Runtime = app.extensions[context.EXTENSION]
         runtime.ring = await signing_keys.prepare_ring(runtime)
-        keeping = asyncio.create_task(_keep_ring(runtime))
-        yield
-        keeping.cancel()
+        await ip_rules.refresh_rule_book(runtime)
+        async with doing(runtime, _chores(settings)):
+            yield
         await runtime.close()
-
-
-async def _keep_ring(runtime: Runtime) -> None:
-    """Read the key ring again and again, so that a rotation elsewhere is known here before it signs."""
-    while True:
-        await asyncio.sleep(signing_keys.RELOAD_INTERVAL.total_seconds())
-        try:
-            runtime.ring = await signing_keys.load_ring(runtime)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the ring that is loaded stays good
-            log.warning("key_ring_not_reloaded", reason=type(error).__name__)

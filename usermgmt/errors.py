@@ -220,6 +220,13 @@ class RecentSignInRequired(Forbidden):
     detail = "Sign in again, then repeat this."
 
 
+class UserNotFound(NotFound):
+    """There is no such account, it is deleted, or it is none that the caller may see."""
+
+    code = "user_not_found"
+    detail = "There is no such user."
+
+
 class NoSuchRoute(NotFound):
     """No route has this path."""
 

@@ -7,6 +7,7 @@ from usermgmt.clock import Clock, SystemClock
 from usermgmt.security.hashing import PasswordHasher
 from usermgmt.security.keys import KeyRing
 from usermgmt.security.password_policy import PasswordPolicy
+from usermgmt.security.rule_book import Hits, RuleBook
 from usermgmt.security.secrets import Purpose, Secrets
 from usermgmt.security.tokens import AccessTokens, RefreshTokens
 from usermgmt.settings import Settings
@@ -15,7 +16,9 @@ from usermgmt.storage.database import Database
 
 @dataclass(slots=True)
 class Runtime:
-    """The settings and what was made from them. Only `ring` and `is_draining` change while the process lives."""
+    """The settings and what was made from them. Only `ring`, `rule_book` and
+    `is_draining` change while the process lives.
+    """
 
     settings: Settings
     clock: Clock
@@ -24,6 +27,8 @@ class Runtime:
     hasher: PasswordHasher
     password_policy: PasswordPolicy
     ring: KeyRing = field(default_factory=lambda: KeyRing(()))
+    rule_book: RuleBook = field(default_factory=RuleBook)
+    rule_hits: Hits = field(default_factory=Hits)
     is_draining: bool = False
     access_tokens: AccessTokens = field(init=False)
     refresh_tokens: RefreshTokens = field(init=False)

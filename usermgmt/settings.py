@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,6 +41,10 @@ from usermgmt.settings_values import Between, Budget, DatabaseUrl, Duration, rea
 
 _PUBLIC_URL = re.compile(r"https?://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:/[^\s?#]*)?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
+_VALKEY_URL = re.compile(
+    r"(?:valkeys?|rediss?)://(?:[^@/?#\s]*@)?(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:/[0-9]*)?"
+    r"(?:\?ssl_ca_certs=[^?#&\s]+)?|unix://(?:[^@/?#\s]*@)?/[^?#\s]+(?:\?db=[0-9]+)?"
+)
 _IMPLIED_PORT = re.compile(r"http://.*:80|https://.*:443")
 _SHORTEST, _LONGEST = Duration.parse("1ms"), Duration.parse("3650d")
 
@@ -64,6 +69,20 @@ def _cors_origin(text: str) -> str:
     return text
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError("must be an address or a network such as 10.0.0.0/8, without host bits") from None
+
+
+def _valkey_url(url: SecretStr) -> SecretStr:
+    text = url.get_secret_value()
+    if text and not _VALKEY_URL.fullmatch(text):
+        raise ValueError("must have the form valkey://user:password@host:port/number (or valkeys, redis, rediss, unix)")
+    return url
+
+
 def _readable(path: str) -> str:
     if path:
         read_text(Path(path))
@@ -79,6 +98,7 @@ Switch = Annotated[bool, BeforeValidator(read_switch)]
 CorsOrigin = Annotated[str, AfterValidator(_cors_origin)]
 Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lowered)]
 Text = Annotated[str, AfterValidator(_filled)]
+ProxyNetwork = Annotated[str, AfterValidator(_network)]
 Pause = Annotated[Duration, Between(Duration(0), Duration.parse("1h"))]
 Wait = Annotated[Duration, Between(_SHORTEST, Duration.parse("1h"))]
 Lifetime = Annotated[Duration, Between(_SHORTEST, _LONGEST)]
@@ -220,6 +240,12 @@ class TokensSettings(Section):
     fresh_lifetime: Annotated[Duration, Between(Duration(0), _LONGEST)] = Field(
         default=Duration.parse("15m"), description="Duration for which a sign-in counts as recent."
     )
+    max_sessions: Annotated[Whole, Between(1, 10_000)] = Field(
+        default=100, description="Most live sessions of one account; a new one ends the oldest, in number."
+    )
+    transport: Literal["body", "cookie"] = Field(
+        default="body", description="Where refresh tokens travel: in JSON bodies, or in a cookie for browser clients."
+    )
 
 
 class RegistrationSettings(Section):
@@ -245,6 +271,68 @@ with warnings.catch_warnings():
         admin: Budget = Field(
             default=Budget.parse("1200/m"), description="Requests for administrators, as a count a period."
         )
+        unknown: Budget = Field(
+            default=Budget.parse("300/m"), description="Requests for paths and methods that do not exist."
+        )
+
+
+class NetworkSettings(Section):
+    """How the address of a client is found."""
+
+    trusted_proxies: Annotated[tuple[ProxyNetwork, ...], BeforeValidator(read_list)] = Field(
+        default=(),
+        description="Networks of the proxies whose forwarding header is believed, such as 10.0.0.0/8; empty: none.",
+    )
+    forwarded_header: Literal["X-Forwarded-For", "Forwarded"] = Field(
+        default="X-Forwarded-For", description="The header in which the trusted proxies tell the client's address."
+    )
+
+
+class ThrottleSettings(Section):
+    """How many wrong guesses of a secret are taken, as a count a period."""
+
+    enabled: Switch = Field(default=True, description="Whether guesses are counted, true or false.")
+    account: Budget = Field(
+        default=Budget.parse("10/15m"),
+        description="Failed sign-ins to one account; each network that signed in to it before has its own.",
+    )
+    network: Budget = Field(
+        default=Budget.parse("100/15m"), description="Failed sign-ins from one IPv4 address or one IPv6 /64."
+    )
+    session: Budget = Field(default=Budget.parse("10/15m"), description="Wrong current passwords within one session.")
+    refresh: Budget = Field(
+        default=Budget.parse("100/15m"), description="Refresh tokens that were never issued, from one network."
+    )
+
+
+class ValkeySettings(Section):
+    """A Valkey or Redis server in which several workers count requests together."""
+
+    url: Annotated[SecretStr, AfterValidator(_valkey_url)] = Field(
+        default=SecretStr(""), description="URL, as in valkey://:password@host:6379/0; empty: each worker counts alone."
+    )
+    timeout: Annotated[Duration, Between(_SHORTEST, Duration.parse("1s"))] = Field(
+        default=Duration.parse("50ms"), description="Duration to wait for an answer before counting alone."
+    )
+
+
+class AuditSettings(Section):
+    """The record of who did what."""
+
+    retention: Annotated[Duration, Between(Duration.parse("1d"), _LONGEST)] = Field(
+        default=Duration.parse("3650d"), description="Duration for which events are kept."
+    )
+    seal_interval: Annotated[Duration, Between(Duration.parse("100ms"), Duration.parse("1h"))] = Field(
+        default=Duration.parse("5s"), description="Duration between two seals."
+    )
+
+
+class RetentionSettings(Section):
+    """How long what is over is kept."""
+
+    deleted_users: Lifetime = Field(
+        default=Duration.parse("30d"), description="Duration after which a deleted account is erased."
+    )
 
 
 class CorsSettings(Section):
@@ -282,6 +370,11 @@ class Settings(Section):
     tokens: TokensSettings = TokensSettings()
     registration: RegistrationSettings = RegistrationSettings()
     limits: LimitsSettings = LimitsSettings()
+    network: NetworkSettings = NetworkSettings()
+    throttle: ThrottleSettings = ThrottleSettings()
+    valkey: ValkeySettings = ValkeySettings()
+    audit: AuditSettings = AuditSettings()
+    retention: RetentionSettings = RetentionSettings()
     cors: CorsSettings = CorsSettings()
     logs: LogsSettings = LogsSettings()
     docs: DocsSettings = DocsSettings()

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import combinations
 from typing import Literal, get_args, get_origin
 
@@ -127,10 +128,14 @@ def _toml(value: object) -> str:
 
 
 def common_problems(settings: Settings) -> list[SettingsProblem]:
-    """What no mode accepts: root secrets that can be guessed, `*` with credentials. No secret is shown."""
+    """What no mode accepts: root secrets that can be guessed, `*` with credentials, a Valkey that cannot be asked. No
+    secret is shown.
+    """
     problems = [("secret.keys", message) for message in _key_problems(settings.secret.keys)]
     if "*" in settings.cors.origins and settings.cors.credentials:
         problems.append(("cors.origins", "* must not be combined with cors.credentials; list the origins"))
+    if settings.valkey.url and find_spec("redis") is None:
+        problems.append(("valkey.url", "needs the client library: pip install 'usermgmt[valkey]'"))
     return [SettingsProblem(key, settings.origins[key], message) for key, message in problems]
 
 
@@ -142,7 +147,9 @@ def production_problems(settings: Settings) -> list[SettingsProblem]:
     if settings.database.is_sqlite and not settings.database.allow_sqlite:
         problems.append(("database.url", "must be PostgreSQL in production, unless database.allow_sqlite is set"))
     if settings.server.workers > 1:
-        problems.append(("server.workers", "must be 1: more than one worker would count limits in memory"))
+        alone = "more than one worker would count limits in memory; start several instances with valkey.url set"
+        shared = "start several instances instead, which count requests together through valkey.url"
+        problems.append(("server.workers", f"must be 1: {shared if settings.valkey.url else alone}"))
     found = [SettingsProblem(key, settings.origins[key], message) for key, message in problems]
     return found + common_problems(settings)
 

@@ -248,7 +248,7 @@ async def test_a_sign_in_is_on_record_once_with_who_and_where(stopped: Server, a
         headers={"User-Agent": "a browser", "X-Request-ID": "request-0001"},
         scope_base={"client": ("192.0.2.7", 1234)},
     )
-    (event,) = [event for event in await stopped.events() if event.id not in before]
+    (event,) = [event for event in await stopped.events("login.succeeded") if event.id not in before]
     ada.keep(await response.get_json())
     session = (await (await ada.get("/api/auth/session")).get_json())["session"]
     assert (event.event, event.outcome, event.details) == ("login.succeeded", "success", {})

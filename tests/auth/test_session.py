@@ -44,9 +44,10 @@ async def test_a_session_tells_the_user_with_roles_and_permissions(server: Serve
 async def test_a_session_holds_nothing_that_could_continue_it(server: Server, ada: Person):  # F13, G11
     response = await ada.get(SESSION)
     body = await response.get_json()
-    assert set(body) == {"session", "user", "roles", "permissions"}
+    assert set(body) == {"session", "user", "roles", "permissions", "group_permissions"}
     assert set(body["session"]) == {
         "id",
+        "current",
         "created_at",
         "authenticated_at",
         "refreshed_at",

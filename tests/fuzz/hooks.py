@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import string
 from typing import Any
@@ -15,6 +16,8 @@ from usermgmt.http import examples
 LETTERS = st.text(string.ascii_lowercase, min_size=1, max_size=12)
 ENTITY_TAG = st.builds('{}"{}"'.format, st.sampled_from(["", "W/"]), st.text("0123456789abc", max_size=4))
 LARGEST = 10**18
+ID = re.compile("[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+ROLE = re.compile("[a-z][a-z0-9_-]{0,63}")
 RESTORE = "/api/users/{user_id}/restore"
 
 schemathesis.openapi.format("username", st.builds("{}{}".format, LETTERS, st.integers(0, 10**9)))
@@ -22,20 +25,30 @@ schemathesis.openapi.format("email", st.builds("{}{}@example.com".format, LETTER
 schemathesis.openapi.format("display-name", st.text("Ada Lovelace é漢", min_size=1, max_size=30))
 schemathesis.openapi.format("password", st.text(string.ascii_letters + "é漢🔑 ", min_size=20, max_size=60))
 schemathesis.openapi.format("entity-tags", st.one_of(st.just("*"), ENTITY_TAG))
+schemathesis.openapi.format("group-name", st.builds("{} {}".format, LETTERS, st.integers(0, 10**9)))
+schemathesis.openapi.format("ip-address", st.ip_addresses().map(str))
+schemathesis.openapi.format("ip-network", st.ip_addresses(network="203.0.113.0/24").map(str))
 schemathesis.openapi.format("idempotency-key", st.text(string.ascii_letters + string.digits, min_size=8, max_size=40))
 
 
 @schemathesis.hook
 def map_query(context: Any, query: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A cursor is good for one list only: a made-up one is refused, as the specification says it is (400)."""
+    """A cursor is good for one list only: a made-up one is refused, as the specification says it is (400). And nobody
+    locks the run out by force.
+    """
     if query:
         query.pop("cursor", None)
+        query.pop("force", None)
     return query
 
 
 @schemathesis.hook
 def map_body(context: Any, body: Any) -> Any:
-    """Numbers of a user's attributes have at most 19 digits, which a schema of free-form documents cannot say."""
+    """Numbers of a user's attributes have at most 19 digits, which a schema of free-form documents cannot say. And
+    nobody locks the run out by force.
+    """
+    if isinstance(body, dict) and body.get("force") is True:
+        body = {**body, "force": False}
     return _bounded(body)
 
 
@@ -48,6 +61,38 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         case.body = {"refresh_token": _signed_in()["refresh_token"]}
     elif case.operation.path == RESTORE and case.path_parameters.get("user_id") == "me":
         case.path_parameters["user_id"] = _deleted()  # whoever calls is not deleted, and who is cannot be made up
+    if "FUZZ_TOKEN" in os.environ:
+        _fill(case.operation.method.upper(), case.operation.path, case.path_parameters or {})
+        if case.operation.path.endswith("/roles/{role}") and _is_id((case.query or {}).get("group")):
+            case.query["group"] = _made("/api/groups", {"name": f"group {secrets.token_hex(8)}"})
+
+
+def _fill(method: str, path: str, parameters: dict[str, Any]) -> None:
+    """Put ids of what exists where well-formed ones stand, and somebody else where it would be the caller's end."""
+    if _is_id(parameters.get("group_id")):
+        parameters["group_id"] = _made("/api/groups", {"name": f"group {secrets.token_hex(8)}"})
+    if _is_id(parameters.get("rule_id")):
+        parameters["rule_id"] = _made("/api/ip-rules", {"network": "203.0.113.77", "action": "deny"})
+    if _is_id(parameters.get("user_id")) and ("/members/" in path or path.endswith("/roles/{role}")):
+        parameters["user_id"] = _signed_in()["user"]["id"]
+    if path.endswith("/roles/{role}") and ROLE.fullmatch(str(parameters.get("role"))):
+        parameters["role"] = "user"
+    is_ending = (method == "DELETE" and "/sessions" in path) or path.endswith("/erase")
+    if is_ending and (parameters.get("user_id") == "me" or _is_id(parameters.get("user_id"))):
+        leaver = _signed_in()
+        parameters["user_id"] = leaver["user"]["id"]
+        if _is_id(parameters.get("session_id")):
+            session = _call("GET", "/api/auth/session", token=leaver["access_token"])
+            parameters["session_id"] = session["session"]["id"]
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and ID.fullmatch(value) is not None
+
+
+def _made(path: str, body: dict[str, str]) -> str:
+    """The id of something that the caller makes."""
+    return str(_call("POST", path, body, token=os.environ["FUZZ_TOKEN"])["id"])
 
 
 @schemathesis.auth(refresh_interval=None)

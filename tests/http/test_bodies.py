@@ -100,7 +100,11 @@ async def test_a_required_body_must_be_there(server: Server, admin: Person):  # 
 
 async def test_an_optional_body_may_be_absent_whatever_its_type(server: Server, admin: Person):
     optional = [route for route in routes_with_body(server.app) if route.inputs.is_body_optional]
-    assert {str(route) for route in optional} == {"DELETE /api/users/<user_ref:user_id>", "POST /api/auth/logout"}
+    assert {str(route) for route in optional} == {
+        "DELETE /api/users/<user_ref:user_id>",
+        "POST /api/auth/logout",
+        "POST /api/auth/refresh",
+    }
     made = await server.person("eve")
     assert (await made.post("/api/auth/logout", headers={"Content-Type": "text/plain"})).status_code == 204
     assert (await admin.delete(f"/api/users/{made.id}")).status_code == 204
@@ -338,11 +342,23 @@ LIMITS: dict[tuple[str, str], tuple[Callable[[int], Any], int, int, str]] = {
     ("CreateRole", "name"): (repeated("r"), 64, 201, "invalid_format"),
     ("CreateRole", "description"): (repeated("😀"), 255, 201, "too_long"),
     ("UpdateRole", "description"): (repeated("é"), 255, 404, "too_long"),
+    ("CreateGroup", "name"): (repeated("字"), 64, 201, "invalid_name"),
+    ("CreateGroup", "description"): (repeated("😀"), 255, 201, "too_long"),
+    ("UpdateGroup", "name"): (repeated("字"), 64, 404, "invalid_name"),
+    ("UpdateGroup", "description"): (repeated("é"), 255, 404, "too_long"),
+    ("CreateIpRule", "network"): (lambda length: "2001:db8::" + "0" * (length - 10), 14, 201, "invalid_network"),
+    ("CreateIpRule", "subject"): (lambda length: "role:" + "r" * (length - 5), 69, 422, "invalid_format"),
+    ("CreateIpRule", "note"): (repeated("😀"), 255, 201, "too_long"),
+    ("UpdateIpRule", "network"): (lambda length: "2001:db8::" + "0" * (length - 10), 14, 404, "invalid_network"),
+    ("UpdateIpRule", "subject"): (lambda length: "role:" + "r" * (length - 5), 69, 422, "invalid_format"),
+    ("UpdateIpRule", "note"): (repeated("é"), 255, 404, "too_long"),
 }
 COMPLETE: dict[str, dict[str, Any]] = {
     "CreateUser": {"username": "eve", "email": "eve@example.com", "password": PASSWORD},
     "LogIn": {"username": "eve", "password": PASSWORD},
     "CreateRole": {"name": "auditor"},
+    "CreateGroup": {"name": "Readers"},
+    "CreateIpRule": {"network": "203.0.113.0/24", "action": "deny"},
 }
 
 

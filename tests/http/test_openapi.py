@@ -46,7 +46,10 @@ def test_it_is_valid_openapi_3_1(spec):
 def test_every_route_is_in_it(app, spec):
     documented = {(path, method) for path, item in spec["paths"].items() for method in item.keys() & METHODS}
     routed = {
-        (rule.rule.replace("<user_ref:", "{").replace("<role_name:", "{").replace(">", "}"), method.lower())
+        (
+            rule.rule.replace("<user_ref:", "{").replace("<role_name:", "{").replace("<id:", "{").replace(">", "}"),
+            method.lower(),
+        )
         for rule in app.url_map.iter_rules()
         if not rule.endpoint.startswith(f"{HIDDEN_BLUEPRINT}.")
         for method in rule.methods - {"HEAD", "OPTIONS"}
@@ -144,7 +147,8 @@ def test_formats_of_our_own_say_what_they_demand(spec):
         if "format" in option
     ]
     ours = {(kind, FORMATS[kind] in field["description"]) for field, kind in named if kind in FORMATS}
-    assert ours == {("username", True), ("display-name", True), ("password", True)}
+    formats = ("username", "display-name", "password", "ip-network", "group-name")
+    assert ours == {(name, True) for name in formats}
     assert {kind for _, kind in named} - FORMATS.keys() == {"email", "date-time"}
 
 

@@ -103,6 +103,10 @@ LIMITS: dict[tuple[str, str], tuple[str, int, str]] = {
     ("ListUsers", "role"): ("r" * 64, 200, "too_long"),
     ("ListUsers", "cursor"): ("c" * 2048, 400, "too_long"),
     ("ListUsers", "fields"): ("id,username,email", 200, "not_an_option"),
+    ("ListActivity", "cursor"): ("c" * 2048, 400, "too_long"),
+    ("ListEvents", "cursor"): ("c" * 2048, 400, "too_long"),
+    ("ListEvents", "target"): ("é" * 320, 200, "too_long"),
+    ("ListEvents", "address"): ("2001:db8:1111:2222:3333:4444:5555:6666", 200, "invalid_address"),
 }
 
 

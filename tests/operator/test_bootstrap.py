@@ -35,7 +35,7 @@ async def runtimes(database_url: str) -> AsyncIterator[list[Runtime]]:
 
 async def admins(runtime: Runtime) -> list[UserView]:
     found = await service.list_users(
-        runtime, Filters(role="admin"), order=Order.CREATED, position=None, limit=100, count=Count.NONE
+        runtime, OPERATOR, Filters(role="admin"), order=Order.CREATED, position=None, limit=100, count=Count.NONE
     )
     return list(found.page.items)
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -46,6 +47,26 @@ MATRIX: dict[str, Row] = {
     "POST /api/users/<user_ref:user_id>/restore": Row(signed_in(403, 403, 403, 409)),
     "PUT /api/users/<user_ref:user_id>/roles/<role_name:role>": Row(signed_in(403, 403, 403, 204)),
     "DELETE /api/users/<user_ref:user_id>/roles/<role_name:role>": Row(signed_in(403, 403, 403, 204)),
+    "GET /api/users/<user_ref:user_id>/roles": Row(signed_in(200, 403, 403, 200)),
+    "GET /api/users/<user_ref:user_id>/sessions": Row(signed_in(200, 403, 403, 200)),
+    "DELETE /api/users/<user_ref:user_id>/sessions": Row(signed_in(204, 403, 403, 204)),
+    "DELETE /api/users/<user_ref:user_id>/sessions/<id:session_id>": Row(signed_in(204, 403, 403, 204)),
+    "GET /api/groups": Row(signed_in(403, 403, 403, 200)),
+    "POST /api/groups": Row(signed_in(403, 403, 403, 201), body={"name": "{fresh}"}),
+    "GET /api/groups/<id:group_id>": Row(signed_in(403, 403, 403, 200)),
+    "PUT /api/groups/<id:group_id>": Row(signed_in(403, 403, 403, 200), body={"description": "x"}),
+    "DELETE /api/groups/<id:group_id>": Row(signed_in(403, 403, 403, 204)),
+    "PUT /api/groups/<id:group_id>/members/<user_ref:user_id>": Row(signed_in(403, 403, 403, 204)),
+    "DELETE /api/groups/<id:group_id>/members/<user_ref:user_id>": Row(signed_in(403, 403, 403, 204)),
+    "GET /api/users/<user_ref:user_id>/activity": Row(signed_in(200, 403, 403, 200)),
+    "GET /api/users/<user_ref:user_id>/export": Row(signed_in(200, 403, 403, 200)),
+    "POST /api/users/<user_ref:user_id>/erase": Row(signed_in(403, 403, 403, 204)),
+    "GET /api/audit": Row(signed_in(403, 403, 403, 200)),
+    "GET /api/ip-rules": Row(signed_in(403, 403, 403, 200)),
+    "POST /api/ip-rules": Row(signed_in(403, 403, 403, 201), body={"network": "203.0.113.0/24", "action": "deny"}),
+    "GET /api/ip-rules/<id:rule_id>": Row(signed_in(403, 403, 403, 200)),
+    "PUT /api/ip-rules/<id:rule_id>": Row(signed_in(403, 403, 403, 200), body={"note": "x"}),
+    "DELETE /api/ip-rules/<id:rule_id>": Row(signed_in(403, 403, 403, 204)),
     "GET /api/permissions": Row(signed_in(200, 200, 200, 200)),
     "GET /api/roles": Row(signed_in(403, 403, 403, 200)),
     "POST /api/roles": Row(signed_in(403, 403, 403, 201), body={"name": "{fresh}"}),
@@ -118,6 +139,17 @@ async def answers(server: Server, people: dict[str, Person], route: str, row: Ro
     async for name, caller, target, role in targets(server, people, f"{route} {row}"):
         path = row.path or rule.replace("<user_ref:user_id>", target.id)
         path = path.replace("<role_name:role>", role).replace("<role_name:name>", role)
+        if "<id:group_id>" in path:
+            made = await people["admin"].post("/api/groups", json={"name": f"group of {name}"})
+            path = path.replace("<id:group_id>", (await made.get_json())["id"])
+        if "<id:rule_id>" in path:
+            rule_body = {"network": "203.0.113.0/24", "action": "deny"}
+            made = await people["admin"].post("/api/ip-rules", json=rule_body)
+            path = path.replace("<id:rule_id>", (await made.get_json())["id"])
+        if "<id:session_id>" in path:
+            other = await target.elsewhere() if name != "disabled" else target
+            session = await (await other.get("/api/auth/session")).get_json()
+            path = path.replace("<id:session_id>", session["session"]["id"] if "session" in session else str(uuid4()))
         words = {"name": target.username, "refresh_token": target.refresh_token, "fresh": f"fresh-{name}"}
         options = {} if row.body is None else {"json": filled(row.body, words)}
         if method == "GET":

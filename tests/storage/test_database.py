@@ -191,8 +191,8 @@ async def test_a_deadlock_is_repeated_inside(server: Server, settings: Settings,
 STATES = {
     DatabaseUnavailable: ["08000", "08006", "28P01", "3D000", "53100", "53200", "53300", "53400", "55P03", "57014",
                           "57P01", "57P02", "57P03", "58000", "58030", "25006", "XX000"],
-    RepeatableConflict: ["40001", "40P01", "23503"],
-    DBAPIError: ["22001", "22P02", "23505", "25P02", "42501", "42P01", "P0001"],
+    RepeatableConflict: ["40001", "40P01", "23503", "23505"],
+    DBAPIError: ["22001", "22P02", "25P02", "42501", "42P01", "P0001"],
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, Table, inspect, text
 from tests.conftest import DATABASES, settings_for
 from tests.people import Server
 from tests.servers import PostgreSQL
+from usermgmt.audit import seals
 from usermgmt.operator import migrations
 from usermgmt.permissions import BUILT_IN_ROLES
 from usermgmt.schema import metadata
@@ -106,6 +108,12 @@ async def fill(settings: DatabaseSettings) -> None:
         assert (
             await admin.post("/api/roles", json={"name": "auditor", "permissions": ["users:read"]})
         ).status_code == 201
+        made = await (await admin.post("/api/groups", json={"name": "Lab"})).get_json()
+        assert (await admin.put(f"/api/groups/{made['id']}/members/{admin.id}")).status_code == 204
+        rule = {"network": "203.0.113.0/24", "action": "deny"}
+        assert (await admin.post("/api/ip-rules", json=rule)).status_code == 201
+        server.clock.move(timedelta(minutes=1))
+        assert await seals.seal_pending(server.runtime) > 0
 
 
 # There and back

@@ -1,20 +1,31 @@
-"""Writing the record. A row is written in the transaction of the change it tells of: both happen, or neither."""
+"""Writing the record and reading it. A row is written in the transaction of the change it tells of, or neither is."""
 
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from usermgmt.audit import queries
+from usermgmt.audit.digests import LOGIN_NAME, personal_digest, personal_parts
 from usermgmt.audit.events import Event, Outcome
 from usermgmt.audit.models import AuditEvent
+from usermgmt.audit.queries import EventFilters
+from usermgmt.errors import UserNotFound
 from usermgmt.identifiers import new_id
+from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
+from usermgmt.storage.pages import Page, Position, page_of
 
 MAX_TARGET = 320
 MAX_USER_AGENT = 512
+MAX_DETAILS_BYTES = 4 * 1024
+STREAM_BATCH = 500
 OPERATOR_NAME = "operator"
 
 
@@ -34,28 +45,37 @@ async def record(
     """Add one event.
 
     `user_id` is the account whose rows this transaction changes; `target` names what was acted on when it is not that
-    account. `details` are a few facts of the event's own: never a secret, never a whole request.
+    account. `details` are a few facts of the event's own: never a secret, never a whole request, never a name.
     """
     event_id = new_id()
     principal = caller.principal
     target_id = target if target is not None else (str(user_id) if user_id else None)
-    await session.execute(
-        insert(AuditEvent).values(
-            owner_id=user_id or caller.user_id or event_id,
-            id=event_id,
-            at=at,
-            event=event,
-            outcome=outcome,
-            actor_id=caller.user_id,
-            actor_name=principal.username if principal else (OPERATOR_NAME if caller.is_operator else None),
-            target_type=target_type if target_id is not None else None,
-            target_id=target_id[:MAX_TARGET] if target_id is not None else None,
-            session_id=session_id or (principal.session_id if principal else None),
-            address=caller.client.address,
-            user_agent=(caller.client.user_agent or "")[:MAX_USER_AGENT] or None,
-            request_id=caller.client.request_id,
-            details=details or {},
-        )
+    target_id = target_id[:MAX_TARGET] if target_id is not None else None
+    salt = secrets.token_hex(16)
+    personal = {
+        "actor_name": principal.username if principal else (OPERATOR_NAME if caller.is_operator else None),
+        "address": caller.client.address,
+        "user_agent": (caller.client.user_agent or "")[:MAX_USER_AGENT] or None,
+    }
+    parts = personal_parts(**personal, login_name=target_id if target_type == LOGIN_NAME else None)
+    await queries.insert_event(
+        session,
+        {
+            "owner_id": user_id or caller.user_id or event_id,
+            "id": event_id,
+            "at": at,
+            "event": event,
+            "outcome": outcome,
+            "actor_id": caller.user_id,
+            **personal,
+            "target_type": target_type if target_id is not None else None,
+            "target_id": target_id,
+            "session_id": session_id or (principal.session_id if principal else None),
+            "request_id": caller.client.request_id,
+            "details": _bounded(details or {}),
+            "salt": salt,
+            "personal_digest": personal_digest(salt, parts),
+        },
     )
 
 
@@ -72,3 +92,47 @@ async def record_refusal(runtime: Runtime, caller: Caller, route: str, code: str
             outcome=Outcome.FAILURE,
             details={"code": code},
         )
+
+
+async def list_events(
+    runtime: Runtime, caller: Caller, filters: EventFilters, *, position: Position | None, limit: int
+) -> Page[AuditEvent]:
+    """A page of the events that `audit:read` reaches, newest first."""
+    confined = replace(filters, reach=caller.reach(Permission.AUDIT_READ))
+    async with runtime.database.read() as session:
+        return await _page(session, confined, position, limit)
+
+
+async def list_activity(
+    runtime: Runtime, caller: Caller, user_id: UUID, filters: EventFilters, *, position: Position | None, limit: int
+) -> Page[AuditEvent]:
+    """A page of the events of one's own account, or of one that `audit:read` reaches; else `UserNotFound`."""
+    reach = caller.reach(Permission.AUDIT_READ, or_own=True)
+    async with runtime.database.read() as session:
+        if not await queries.has_user(session, user_id, reach):
+            raise UserNotFound
+        return await _page(session, replace(filters, owner=user_id, reach=reach), position, limit)
+
+
+async def stream_events(runtime: Runtime, caller: Caller, filters: EventFilters) -> AsyncIterator[Sequence[AuditEvent]]:
+    """Every event that `audit:read` reaches, newest first, in batches; no connection is held between two batches."""
+    position: Position | None = None
+    while True:
+        page = await list_events(runtime, caller, filters, position=position, limit=STREAM_BATCH)
+        yield page.items
+        position = page.next
+        if position is None:
+            return
+
+
+async def _page(
+    session: AsyncSession, filters: EventFilters, position: Position | None, limit: int
+) -> Page[AuditEvent]:
+    rows = await queries.list_events(session, filters, position=position, limit=limit)
+    return page_of(rows, position, limit, lambda event: (event.at, event.id))
+
+
+def _bounded(details: dict[str, Any]) -> dict[str, Any]:
+    """Keep the record from growing with what somebody sends."""
+    size = len(json.dumps(details, ensure_ascii=False).encode())
+    return details if size <= MAX_DETAILS_BYTES else {"left_out_bytes": size}

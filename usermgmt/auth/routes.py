@@ -11,12 +11,16 @@ from usermgmt.auth.service import (
     Scope,
     SessionExpired,
     SessionRevoked,
+    TokenPair,
 )
-from usermgmt.errors import MissingCredentials, Overloaded, SessionEnded
+from usermgmt.errors import FieldError, MissingCredentials, Overloaded, SessionEnded, ValidationFailed
+from usermgmt.http import cookies
 from usermgmt.http.access import answers, authenticated, emits, identified, limited, public, refuses
 from usermgmt.http.answers import answer, no_content
 from usermgmt.http.context import caller, claims, principal, runtime
+from usermgmt.http.cookies import CrossSite
 from usermgmt.http.fields import RequestModel
+from usermgmt.throttle.service import TooManyAttempts
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth")
 
@@ -30,13 +34,23 @@ class LogOutQuery(RequestModel):
 @blueprint.post("/login")
 @public
 @limited("login")
-@emits(Event.LOGIN_SUCCEEDED, Event.LOGIN_FAILED, Event.PASSWORD_REHASHED)
+@emits(
+    Event.LOGIN_SUCCEEDED,
+    Event.LOGIN_FROM_NEW_NETWORK,
+    Event.LOGIN_FROM_NEW_DEVICE,
+    Event.LOGIN_FAILED,
+    Event.LOGIN_THROTTLED,
+    Event.PASSWORD_REHASHED,
+    Event.SESSION_REVOKED,
+)
 @answers(200, SignedInOut)
-@refuses(InvalidCredentials, Overloaded)
+@refuses(InvalidCredentials, TooManyAttempts, Overloaded, CrossSite)
 async def log_in(body: LogIn) -> Response:
     """Sign in with a username or an e-mail address."""
+    cookies.check_origin()
     signed_in = await service.log_in(runtime(), caller(), body.name, body.password)
-    return answer(SignedInOut.with_user(signed_in))
+    out = SignedInOut.with_user(signed_in, is_in_cookie=cookies.is_cookie_mode())
+    return _with_tokens(answer(out), signed_in.tokens)
 
 
 @blueprint.post("/refresh")
@@ -44,10 +58,12 @@ async def log_in(body: LogIn) -> Response:
 @limited("refresh")
 @emits(Event.SESSION_REFRESHED, Event.SESSION_REFRESH_REUSED)
 @answers(200, TokensOut)
-@refuses(InvalidRefreshToken, SessionExpired, SessionRevoked)
-async def refresh(body: Refresh) -> Response:
+@refuses(InvalidRefreshToken, SessionExpired, SessionRevoked, TooManyAttempts, Overloaded, CrossSite)
+async def refresh(body: Refresh | None) -> Response:
     """Exchange the refresh token for a new pair."""
-    return answer(TokensOut.of(await service.refresh(runtime(), caller(), body.refresh_token)))
+    presented = _presented(body)
+    pair = await service.refresh(runtime(), caller(), presented)
+    return _with_tokens(answer(TokensOut.of(pair, is_in_cookie=cookies.is_cookie_mode())), pair)
 
 
 @blueprint.post("/logout")
@@ -55,15 +71,14 @@ async def refresh(body: Refresh) -> Response:
 @limited("refresh")
 @emits(Event.SESSION_REVOKED)
 @answers(204)
-@refuses(MissingCredentials, InvalidRefreshToken, SessionEnded)
+@refuses(MissingCredentials, InvalidRefreshToken, SessionEnded, CrossSite)
 async def log_out(query: LogOutQuery, body: LogOut | None) -> Response:
     """End this session, or with `scope` the others or all."""
     if query.scope is not Scope.THIS:
         await service.log_out_everywhere(runtime(), caller(), keep_this=query.scope is Scope.OTHERS)
-        return no_content()
-    token = body.refresh_token if body is not None else None
-    await service.log_out(runtime(), caller(), access_token=claims(), refresh_token=token)
-    return no_content()
+        return no_content() if query.scope is Scope.OTHERS else cookies.forget_refresh_token(no_content())
+    await service.log_out(runtime(), caller(), access_token=claims(), refresh_token=_presented_if_any(body))
+    return cookies.forget_refresh_token(no_content())
 
 
 @blueprint.get("/session")
@@ -73,3 +88,30 @@ async def log_out(query: LogOutQuery, body: LogOut | None) -> Response:
 async def current_session() -> Response:
     """Return the current session, its user, roles and permissions."""
     return answer(CurrentSessionOut.of(await service.get_current_session(runtime(), principal())))
+
+
+def _presented(body: Refresh | None) -> str:
+    """The refresh token of the body, or in cookie mode of the cookie."""
+    presented = _presented_if_any(body)
+    if presented is None and cookies.is_cookie_mode():
+        raise InvalidRefreshToken
+    if presented is None:
+        raise ValidationFailed([_TOKEN_REQUIRED])
+    return presented
+
+
+def _presented_if_any(body: Refresh | LogOut | None) -> str | None:
+    """A cookie counts only from an allowed page, and only where the body says nothing."""
+    if body is not None and body.refresh_token is not None:
+        return body.refresh_token
+    cookie = cookies.presented_refresh_token()
+    if cookie is not None:
+        cookies.check_origin()
+    return cookie
+
+
+def _with_tokens(response: Response, pair: TokenPair) -> Response:
+    return cookies.keep_refresh_token(response, pair.refresh_token, seconds=pair.refresh_expires_in)
+
+
+_TOKEN_REQUIRED = FieldError(code="required", detail="This field is required.", pointer="/refresh_token")

@@ -3,11 +3,12 @@
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from pydantic import ConfigDict, Field, model_validator
 
 from usermgmt.auth.service import CurrentSession, SignedIn, TokenPair
-from usermgmt.http.answers import Timestamp, timestamp
 from usermgmt.http.fields import ABSENT, RequestModel, refused
+from usermgmt.sessions.schemas import SessionOut
 from usermgmt.users.schemas import UserOut
 
 MAX_NAME = 320
@@ -48,21 +49,23 @@ class LogOut(RequestModel):
     refresh_token: Annotated[str, Field(max_length=MAX_TOKEN)] | None = None
 
 
-class TokensOut(msgspec.Struct, kw_only=True):
-    """A pair of tokens; lifetimes are in seconds."""
+class TokensOut(msgspec.Struct, kw_only=True, omit_defaults=False):
+    """A pair of tokens; lifetimes are in seconds. Where `tokens.transport` is `cookie` the refresh token is in a cookie
+    instead.
+    """
 
     access_token: str
-    refresh_token: str
+    refresh_token: str | UnsetType = UNSET
     token_type: str = "Bearer"  # noqa: S105 - RFC 6750's name of the scheme
     expires_in: int
     refresh_expires_in: int
 
     @classmethod
-    def of(cls, pair: TokenPair) -> "TokensOut":
+    def of(cls, pair: TokenPair, *, is_in_cookie: bool) -> "TokensOut":
         """The pair as clients see it."""
         return cls(
             access_token=pair.access_token,
-            refresh_token=pair.refresh_token,
+            refresh_token=UNSET if is_in_cookie else pair.refresh_token,
             expires_in=pair.expires_in,
             refresh_expires_in=pair.refresh_expires_in,
         )
@@ -74,48 +77,28 @@ class SignedInOut(TokensOut, kw_only=True):
     user: UserOut
 
     @classmethod
-    def with_user(cls, signed_in: SignedIn) -> "SignedInOut":
+    def with_user(cls, signed_in: SignedIn, *, is_in_cookie: bool) -> "SignedInOut":
         """The sign-in as clients see it."""
-        return cls(**msgspec.structs.asdict(TokensOut.of(signed_in.tokens)), user=UserOut.of(signed_in.view))
-
-
-class SessionOut(msgspec.Struct, kw_only=True):
-    """One sign-in on record."""
-
-    id: str
-    created_at: Timestamp
-    authenticated_at: Timestamp
-    refreshed_at: Timestamp
-    expires_at: Timestamp
-    idle_expires_at: Timestamp
-    address: str | None
-    user_agent: str | None
+        tokens = TokensOut.of(signed_in.tokens, is_in_cookie=is_in_cookie)
+        return cls(**msgspec.structs.asdict(tokens), user=UserOut.of(signed_in.view))
 
 
 class CurrentSessionOut(msgspec.Struct, kw_only=True):
-    """The caller's session, account, roles and permissions."""
+    """The caller's session, account, roles, and permissions over everything and over the members of groups."""
 
     session: SessionOut
     user: UserOut
     roles: list[str]
     permissions: list[str]
+    group_permissions: dict[str, list[str]]
 
     @classmethod
     def of(cls, current: CurrentSession) -> "CurrentSessionOut":
         """The session as its owner sees it: nothing by which it could be continued."""
-        row = current.session
         return cls(
-            session=SessionOut(
-                id=str(row.id),
-                created_at=timestamp(row.created_at),
-                authenticated_at=timestamp(row.authenticated_at),
-                refreshed_at=timestamp(row.refreshed_at),
-                expires_at=timestamp(row.expires_at),
-                idle_expires_at=timestamp(row.idle_expires_at),
-                address=row.address,
-                user_agent=row.user_agent,
-            ),
+            session=SessionOut.of(current.session, current=current.session.id),
             user=UserOut.of(current.view),
             roles=list(current.view.roles),
-            permissions=list(current.permissions),
+            permissions=sorted(current.rights.permissions),
+            group_permissions={str(group): sorted(held) for group, held in current.rights.within.items()},
         )

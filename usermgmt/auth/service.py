@@ -1,5 +1,6 @@
 """Signing in, refreshing, signing out, and telling who a token stands for."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -11,6 +12,7 @@ from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event, Outcome
 from usermgmt.auth import queries
 from usermgmt.errors import MissingCredentials, SessionEnded, Unauthenticated
+from usermgmt.permissions import Rights
 from usermgmt.roles import queries as role_queries
 from usermgmt.runtime import Runtime
 from usermgmt.security.hashing import Verdict
@@ -20,12 +22,16 @@ from usermgmt.security.tokens import AccessClaims, RefreshClaims
 from usermgmt.sessions import queries as session_queries
 from usermgmt.sessions import service as sessions
 from usermgmt.sessions.models import RevocationReason, Session
+from usermgmt.sessions.service import Opened
 from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.throttle import service as throttle
+from usermgmt.throttle.models import Bucket
 from usermgmt.users import queries as user_queries
 from usermgmt.users.models import Status, User
 from usermgmt.users.service import UserView, view_of
 
 MAX_RECORDED_NAME = 64
+NOBODY = UUID(int=0)
 
 
 class InvalidCredentials(Unauthenticated):
@@ -88,28 +94,30 @@ class CurrentSession:
 
     session: Session
     view: UserView
-    permissions: list[str]
+    rights: Rights
 
 
-@repeated_on_conflict
 async def log_in(runtime: Runtime, caller: Caller, name: str, password: str) -> SignedIn:
     """Open a session for whoever knows the password of the account with this username or e-mail address.
 
     Every refusal is `InvalidCredentials` after the same work; it is recorded with its reason. An outdated hash is
-    replaced. `Overloaded` when too many passwords wait to be verified.
+    replaced. `TooManyAttempts` when the guesses at this name or from this network are used up, whoever the name leads
+    to. `Overloaded` when too many passwords wait to be verified.
     """
-    async with runtime.database.read() as session:
-        named = await _find_by_name(session, name)
-    user = named.user
-    stored = user.password_hash if user is not None else None
-    verdict = await runtime.hasher.verify(password, stored)
-    if user is None or not verdict.matches or user.status != Status.ACTIVE:
-        await _record_failure(runtime, caller, name, named, verdict)
+    named = await _find_by_name(runtime, caller, name)
+    counters = throttle.login_counters(runtime, caller.client, named.key, is_familiar=named.is_familiar)
+    async with throttle.counted(runtime, *counters) as attempt:
+        user = named.user
+        verdict = await runtime.hasher.verify(password, user.password_hash if user is not None else None)
+        is_right = user is not None and verdict.matches and user.status == Status.ACTIVE
+        exhausted = await attempt.settle(succeeded=is_right)
+    if user is None or not is_right:
+        await _record_failure(runtime, caller, name, named, verdict, exhausted)
         raise InvalidCredentials
     rehashed = await runtime.hasher.hash(password) if verdict.is_outdated else None
     signed_in = await _open_session(runtime, caller, user, rehashed)
     if signed_in is None:  # disabled, deleted or given another password while this one was verified
-        await _record_failure(runtime, caller, name, named, verdict)
+        await _record_failure(runtime, caller, name, named, verdict, [])
         raise InvalidCredentials
     return signed_in
 
@@ -120,10 +128,12 @@ async def refresh(runtime: Runtime, caller: Caller, presented: str) -> TokenPair
 
     The token just before the current one gives the same successor again within `tokens.refresh_grace` (a lost answer,
     two tabs). Any older one, or that one later, was stolen or copied: the session is revoked, which is recorded once,
-    and refused with `SessionRevoked` (RFC 9700, section 4.14.2). Also `InvalidRefreshToken`, `SessionExpired`.
+    and refused with `SessionRevoked` (RFC 9700, section 4.14.2). Also `InvalidRefreshToken`, `SessionExpired`, and
+    `TooManyAttempts` for tokens that were never issued; a genuine one is never held up by them.
     """
     claims = runtime.refresh_tokens.read(presented)
     if claims is None:
+        await throttle.count_failure(runtime, throttle.refresh_counter(runtime, caller.client))
         raise InvalidRefreshToken
     now = runtime.clock.now()
     idle_expires_at = now + runtime.settings.tokens.session_idle_lifetime
@@ -206,8 +216,7 @@ async def load_principal(runtime: Runtime, claims: AccessClaims) -> Principal | 
         user_id=claims.user_id,
         session_id=claims.session_id,
         username=live.username,
-        roles=rights.roles,
-        permissions=rights.permissions,
+        rights=rights,
         authenticated_at=live.authenticated_at,
     )
 
@@ -219,29 +228,37 @@ async def get_current_session(runtime: Runtime, principal: Principal) -> Current
         user = await user_queries.find_user(session, principal.user_id)
         if row is None or user is None:
             raise SessionEnded
-        return CurrentSession(row, await view_of(session, user), sorted(principal.permissions))
+        return CurrentSession(row, await view_of(session, user), principal.rights)
 
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """Whom a name leads to: an account, or none, though the name may still be reserved for a deleted one."""
+    """Whom a name leads to: an account, or none, though the name may still be reserved for a deleted one.
 
+    `key` stands for every spelling of the name; `is_familiar` is whether this network signed in to the account before.
+    """
+
+    key: str
     user: User | None
-    is_reserved: bool = False
+    is_reserved: bool
+    is_familiar: bool
 
 
-async def _find_by_name(session: AsyncSession, name: str) -> _Named:
-    """The account with this name: two reads by key."""
+async def _find_by_name(runtime: Runtime, caller: Caller, name: str) -> _Named:
+    """The account with this name. A name that nobody has costs the same reads."""
     key = login_name_key(name)
-    found = await user_queries.find_login_name(session, key) if key is not None else None
-    if found is None:
-        return _Named(None)
-    user = await user_queries.find_user(session, found.user_id)
-    return _Named(user, is_reserved=user is None)
+    async with runtime.database.read() as session:
+        found = await user_queries.find_login_name(session, key or "")
+        user_id = found.user_id if found is not None else NOBODY
+        user = await user_queries.find_user(session, user_id)
+        is_familiar = await session_queries.has_session_from(session, user_id, caller.client.network)
+    return _Named(key or f"?{name}", user, is_reserved=found is not None and user is None, is_familiar=is_familiar)
 
 
-async def _record_failure(runtime: Runtime, caller: Caller, name: str, named: _Named, verdict: Verdict) -> None:
-    """Record a failed sign-in; what the client is never told stands here."""
+async def _record_failure(
+    runtime: Runtime, caller: Caller, name: str, named: _Named, verdict: Verdict, exhausted: Sequence[Bucket]
+) -> None:
+    """Record a failed sign-in, and that it was the last that was left; what the client is never told stands here."""
     user = named.user
     if user is None:
         reason = "deleted" if named.is_reserved else "unknown_user"
@@ -251,20 +268,24 @@ async def _record_failure(runtime: Runtime, caller: Caller, name: str, named: _N
         reason = "wrong_password"
     else:
         reason = "not_active"
+    events = [(Event.LOGIN_FAILED, {"reason": reason})]
+    events += [(Event.LOGIN_THROTTLED, {"counter": str(bucket)}) for bucket in exhausted]
     async with runtime.database.begin() as session:
-        await audit.record(
-            session,
-            Event.LOGIN_FAILED,
-            caller=caller,
-            at=runtime.clock.now(),
-            user_id=user.id if user is not None else None,
-            target=None if user is not None else name[:MAX_RECORDED_NAME],
-            target_type="user" if user is not None else "login_name",
-            outcome=Outcome.FAILURE,
-            details={"reason": reason},
-        )
+        for event, details in events:
+            await audit.record(
+                session,
+                event,
+                caller=caller,
+                at=runtime.clock.now(),
+                user_id=user.id if user is not None else None,
+                target=None if user is not None else name[:MAX_RECORDED_NAME],
+                target_type="user" if user is not None else "login_name",
+                outcome=Outcome.FAILURE,
+                details=details,
+            )
 
 
+@repeated_on_conflict
 async def _open_session(runtime: Runtime, caller: Caller, user: User, rehashed: str | None) -> SignedIn | None:
     """Open the session unless the account has changed in a way that forbids it since its password was verified."""
     now = runtime.clock.now()
@@ -276,14 +297,18 @@ async def _open_session(runtime: Runtime, caller: Caller, user: User, rehashed: 
         user.last_login_at = now
         if rehashed is not None and user.password_hash is not None:
             await _replace_hash(session, caller, user.id, seen=user.password_hash, stored=rehashed, now=now)
-        session_id = await sessions.open_session(runtime, session, caller, user.id, at=now)
-        await audit.record(
-            session, Event.LOGIN_SUCCEEDED, caller=caller, at=now, user_id=user.id, session_id=session_id
-        )
-        view = await view_of(session, user)
-        row = await session_queries.find_session(session, user.id, session_id)
-        assert row is not None
-        return SignedIn(_pair(runtime, row, now), view)
+        opened = await sessions.open_session(runtime, session, caller, user.id, at=now)
+        for event in _sign_in_events(opened):
+            await audit.record(session, event, caller=caller, at=now, user_id=user.id, session_id=opened.session.id)
+        return SignedIn(_pair(runtime, opened.session, now), await view_of(session, user))
+
+
+def _sign_in_events(opened: Opened) -> Iterator[Event]:
+    yield Event.LOGIN_SUCCEEDED
+    if opened.acquaintance.is_new_network:
+        yield Event.LOGIN_FROM_NEW_NETWORK
+    if opened.acquaintance.is_new_device:
+        yield Event.LOGIN_FROM_NEW_DEVICE
 
 
 async def _replace_hash(

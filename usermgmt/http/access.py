@@ -31,6 +31,7 @@ class Budget(StrEnum):
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
+    UNKNOWN = "unknown"  # of paths and methods that do not exist
     NONE = "none"
 
 
@@ -45,7 +46,9 @@ class Who(StrEnum):
 @dataclass(frozen=True, slots=True)
 class AccessRule:
     """Who may call a route. Read as: somebody signed in who holds `permission`, or whose own account `or_self` names;
-    or anybody at all when the settings say so (`or_when`).
+    or anybody at all when the settings say so (`or_when`). `confinable`: holding it over one group is enough to call,
+    and the use case confines what is done to that group. `network`: the set of IP rules that the caller's address must
+    pass.
     """
 
     who: Who
@@ -53,14 +56,17 @@ class AccessRule:
     or_self: str | None = None
     or_when: Callable[[Settings], bool] | None = None
     fresh: bool = False
+    confinable: bool = False
+    network: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One success of a route: its status and the model of its body, if it has one."""
+    """One success of a route: its status, the model of its body if it has one, and whether that may be a stream."""
 
     status: int
     model: type[Any] | None = None
+    is_streamed: bool = False
 
 
 def public(view: V) -> V:
@@ -84,12 +90,23 @@ def require(
     or_self: str | None = None,
     or_when: Callable[[Settings], bool] | None = None,
     fresh: bool = False,
+    confinable: bool = False,
+    network: str | None = None,
 ) -> Callable[[V], V]:
     """Whoever holds the permission may call, or the owner of the account that the path parameter `or_self` names.
 
-    `or_when` opens the route to everybody where the settings say so. `fresh` demands a recent sign-in.
+    `or_when` opens the route to everybody where the settings say so. `fresh` demands a recent sign-in. `confinable`
+    lets in who holds the permission over a group only; `network` demands an address within that set of IP rules.
     """
-    rule = AccessRule(Who.SIGNED_IN, permission, or_self=or_self, or_when=or_when, fresh=fresh)
+    rule = AccessRule(
+        Who.SIGNED_IN,
+        permission,
+        or_self=or_self,
+        or_when=or_when,
+        fresh=fresh,
+        confinable=confinable,
+        network=network,
+    )
     return lambda view: _mark(view, ACCESS, rule)
 
 
@@ -113,11 +130,11 @@ def refuses(*errors: type[ApiError]) -> Callable[[V], V]:
     return lambda view: _mark(view, ERRORS, errors)
 
 
-def answers(status: int, model: type[Any] | None = None) -> Callable[[V], V]:
-    """A success of the route. May stand more than once."""
+def answers(status: int, model: type[Any] | None = None, *, is_streamed: bool = False) -> Callable[[V], V]:
+    """A success of the route. May stand more than once. `is_streamed`: a client may ask for a document a line."""
 
     def mark(view: V) -> V:
-        return _mark(view, ANSWERS, (*getattr(view, ANSWERS, ()), Answered(status, model)))
+        return _mark(view, ANSWERS, (*getattr(view, ANSWERS, ()), Answered(status, model, is_streamed)))
 
     return mark
 

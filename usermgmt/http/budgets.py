@@ -1,72 +1,78 @@
-"""Request budgets: quart-rate-limiter with a key that nobody can forge, a store that cannot grow without bound, and the
-headers of the current draft (draft-ietf-httpapi-ratelimit-headers).
+"""Request budgets: declared as quart-rate-limiter declares them, spent in one atomic step, told in the headers of the
+current draft (draft-ietf-httpapi-ratelimit-headers).
 
-The counts are this process's own; a second worker would double them, which is why production refuses it for now.
+A budget belongs to a verified subject, else to a network, and is one for all routes that name it. Requests for paths
+and methods that do not exist, and OPTIONS, spend one too. Preflights, probes and documentation are free.
 """
 
-from collections import OrderedDict
-from datetime import UTC, datetime
-
-from quart import Quart, Response, g, request
+from quart import Quart, Response, current_app, g, request
 from quart_rate_limiter import (
     QUART_RATE_LIMITER_EXEMPT_ATTRIBUTE,
     QUART_RATE_LIMITER_LIMITS_ATTRIBUTE,
     RateLimit,
     RateLimiter,
 )
-from quart_rate_limiter.store import RateLimiterStoreABC
 
-from usermgmt.http.access import Budget, View
+from usermgmt.errors import BudgetSpent
+from usermgmt.http.access import Budget, View, marks_of
 from usermgmt.http.context import claims, client
 from usermgmt.runtime import Runtime
 from usermgmt.settings import Settings
-
-MAX_KEYS = 100_000
-ROOM = 10_000
-LIBRARY_HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+from usermgmt.storage.counters import BudgetStore, build_store
 
 
-class BoundedStore(RateLimiterStoreABC):
-    """The theoretical arrival time of each key, in memory. What is over is forgotten; past `MAX_KEYS` the key that was
-    touched longest ago is, which never is one that is being refused now.
-    """
+class Limiter(RateLimiter):
+    """quart-rate-limiter, but for its spending, which reads and writes in two steps and keeps every key for ever."""
 
-    def __init__(self) -> None:
-        self._arrivals: OrderedDict[str, datetime] = OrderedDict()
+    def __init__(self, store: BudgetStore, unknown: RateLimit) -> None:
+        super().__init__()
+        self._counters = store
+        self._unknown = unknown
 
-    async def before_serving(self) -> None:
-        """Nothing to open."""
+    async def _before_request(self) -> None:
+        """Spend from the budget of the route. Refused: `BudgetSpent`."""
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return
+        name, limit = self._budget()
+        if limit is None:
+            return
+        spent = await self._counters.spend(f"{name}:{_payer()}", limit.count, limit.period)
+        seconds = int(limit.period.total_seconds())
+        g.budget_headers = {
+            "RateLimit-Policy": f'"{name}";q={limit.count};w={max(1, seconds)}',
+            "RateLimit": f'"{name}";r={spent.remaining};t={spent.whole_in if spent.is_admitted else spent.retry_after}',
+        }
+        if not spent.is_admitted:
+            raise BudgetSpent(retry_after=spent.retry_after)
 
-    async def after_serving(self) -> None:
-        """Nothing to close."""
+    async def _after_request(self, response: Response) -> Response:
+        """Tell what is left."""
+        response.headers.update(g.get("budget_headers", {}))
+        return response
 
-    async def get(self, key: str, default: datetime) -> datetime:
-        """The arrival time of a key."""
-        if key in self._arrivals:
-            self._arrivals.move_to_end(key)
-        return self._arrivals.get(key, default)
+    async def _before_serving(self) -> None:
+        """Connections are opened when they are needed."""
 
-    async def set(self, key: str, tat: datetime) -> None:
-        """Keep the arrival time of a key."""
-        self._arrivals[key] = tat
-        self._arrivals.move_to_end(key)
-        if len(self._arrivals) > MAX_KEYS:
-            self._forget(datetime.now(UTC))
+    async def _after_serving(self) -> None:
+        await self._counters.close()
 
-    def _forget(self, now: datetime) -> None:
-        """Make room for many at once: looking through all of them for each new one would be a gift to a flood."""
-        over = [key for key, arrival in self._arrivals.items() if arrival <= now]
-        for key in over:
-            del self._arrivals[key]
-        while len(self._arrivals) > MAX_KEYS - ROOM:
-            self._arrivals.popitem(last=False)
+    def _budget(self) -> tuple[str, RateLimit | None]:
+        """The name and the limit of the budget that this request spends from."""
+        if request.routing_exception is not None or request.endpoint is None or request.method == "OPTIONS":
+            return Budget.UNKNOWN, self._unknown
+        view = current_app.view_functions[request.endpoint]
+        limits = self._get_limits_for_view_function(view, None)
+        return str(marks_of(view).budget), limits[0] if limits else None
 
 
 def install(app: Quart, runtime: Runtime) -> None:
     """Spend a budget before each handler. Call where the pipeline has it."""
-    app.after_request(_rename_headers)  # registered first, so it runs after the library's own
-    limiter = RateLimiter(key_function=_key, skip_function=_is_free, store=BoundedStore())
-    limiter.init_app(app, enabled=runtime.settings.limits.enabled)
+    settings = runtime.settings
+    if not settings.limits.enabled:
+        return
+    store = build_store(settings.valkey.url.get_secret_value(), settings.valkey.timeout)
+    unknown = RateLimit(settings.limits.unknown.count, settings.limits.unknown.period)
+    Limiter(store, unknown).init_app(app)
 
 
 def declare(view: View, budget: Budget, settings: Settings) -> None:
@@ -78,23 +84,7 @@ def declare(view: View, budget: Budget, settings: Settings) -> None:
     setattr(view, QUART_RATE_LIMITER_LIMITS_ATTRIBUTE, [RateLimit(limit.count, limit.period)])
 
 
-async def _key() -> str:
-    """Whose budget it is: the verified subject's, else that of the address."""
+def _payer() -> str:
+    """Whose budget it is: the verified subject's, else that of the network."""
     verified = claims()
-    return f"user:{verified.user_id}" if verified is not None else f"address:{client().address}"
-
-
-async def _is_free() -> bool:
-    """Preflights cost nothing."""
-    return request.method == "OPTIONS"
-
-
-async def _rename_headers(response: Response) -> Response:
-    """Say in the draft's words what the library said in those of an older draft."""
-    limit, remaining, reset = (response.headers.pop(name, None) for name in LIBRARY_HEADERS)
-    if limit is not None and g.get("budget") is not None:
-        budget = g.budget
-        reset = response.headers.get("Retry-After", reset)  # which must not be sooner
-        response.headers["RateLimit-Policy"] = f'"{budget.name}";q={budget.count};w={budget.seconds}'
-        response.headers["RateLimit"] = f'"{budget.name}";r={max(0, int(remaining or 0))};t={reset}'
-    return response
+    return f"user:{verified.user_id}" if verified is not None else f"network:{client().network}"

@@ -32,10 +32,24 @@ class UserRef(BaseConverter):
         return str(value)
 
 
+class Id(BaseConverter):
+    """Anything that has an id, by it."""
+
+    regex = UUID_PATTERN
+
+    def to_python(self, value: str) -> UUID:
+        """The id."""
+        return UUID(value)
+
+    def to_url(self, value: UUID | str) -> str:
+        """The id as it stands in a path."""
+        return str(value)
+
+
 class RoleName(BaseConverter):
     """A role by its name."""
 
     regex = NAME_PATTERN
 
 
-CONVERTERS: dict[str, type[BaseConverter]] = {"user_ref": UserRef, "role_name": RoleName}
+CONVERTERS: dict[str, type[BaseConverter]] = {"user_ref": UserRef, "id": Id, "role_name": RoleName}

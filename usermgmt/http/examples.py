@@ -1,5 +1,6 @@
 """The examples of the specification: the bodies of the user's own document, and answers as they look."""
 
+import json
 from typing import Any
 
 from usermgmt.errors import ApiError
@@ -19,6 +20,9 @@ FORMATS: dict[str, str] = {
         "first, and not one's own name."
     ),
     "idempotency-key": "1 to 255 printable characters.",
+    "group-name": "1 to 64 printable characters, without a space at its ends.",
+    "ip-address": "An IPv4 or IPv6 address.",
+    "ip-network": "An address or a network such as 10.0.0.0/8, without bits of a host.",
     "entity-tags": "A list of entity tags, or `*` (RFC 9110).",
 }
 
@@ -55,6 +59,7 @@ ROLE: dict[str, Any] = {
 
 SESSION: dict[str, Any] = {
     "id": "01890a5d-b1c4-7d2e-9f3a-5b6c7d8e9f01",
+    "current": True,
     "created_at": "2026-11-23T12:00:00.000Z",
     "authenticated_at": "2026-11-23T12:00:00.000Z",
     "refreshed_at": "2026-11-23T12:10:00.000Z",
@@ -62,6 +67,47 @@ SESSION: dict[str, Any] = {
     "idle_expires_at": "2026-12-07T12:10:00.000Z",
     "address": "192.0.2.17",
     "user_agent": "curl/8.5.0",
+}
+GROUP: dict[str, Any] = {
+    "id": "01890a5d-b7f0-7c11-8a2b-3c4d5e6f7a81",
+    "name": "Research",
+    "description": "The people of the laboratory.",
+    "members": 12,
+    "created_at": "2026-11-23T12:00:00.000Z",
+    "updated_at": "2026-11-23T12:00:00.000Z",
+}
+GRANT: dict[str, Any] = {
+    "role": "manager",
+    "group": GROUP["id"],
+    "granted_by": USER["id"],
+    "granted_at": "2026-11-23T12:00:00.000Z",
+}
+IP_RULE: dict[str, Any] = {
+    "id": "01890a5d-be11-7f20-9a1b-2c3d4e5f6a70",
+    "network": "198.51.100.0/24",
+    "action": "deny",
+    "subject": "everyone",
+    "mode": "enforce",
+    "expires_at": None,
+    "note": "a loud neighbour",
+    "hits": 17,
+    "last_hit_at": "2026-11-23T12:30:00.000Z",
+    "created_by": USER["id"],
+    "created_at": "2026-11-23T12:00:00.000Z",
+    "updated_at": "2026-11-23T12:00:00.000Z",
+}
+EVENT: dict[str, Any] = {
+    "id": "01890a5d-c4a2-7b31-8c0d-1e2f3a4b5c6d",
+    "at": "2026-11-23T12:00:00.000Z",
+    "event": "login.failed",
+    "outcome": "failure",
+    "actor": {"id": None, "name": None},
+    "target": {"type": "user", "id": USER["id"]},
+    "session_id": None,
+    "address": "198.51.100.9",
+    "user_agent": "curl/8.5.0",
+    "request_id": "f2c4b1a09d8e7c6b5a493827",
+    "details": {"reason": "wrong_password"},
 }
 SIGNING_KEY: dict[str, Any] = {
     "kty": "EC",
@@ -83,6 +129,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "DeleteUser": {"current_password": "secure_password"},
     "CreateRole": {"name": "auditor", "description": "Sees every account.", "permissions": ["users:read"]},
     "UpdateRole": {"permissions": ["users:read", "users:write"]},
+    "CreateGroup": {"name": "Research", "description": "The people of the laboratory."},
+    "CreateIpRule": {"network": "198.51.100.0/24", "action": "deny", "note": "a loud neighbour"},
+    "UpdateIpRule": {"mode": "report"},
+    "UpdateGroup": {"description": "The people of the laboratory, guests included."},
 }
 ANSWERS: dict[str, dict[str, Any]] = {
     "UserOut": USER,
@@ -92,11 +142,34 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "RoleOut": ROLE,
     "RolesOut": {"items": [ROLE]},
     "PermissionsOut": {"items": [{"name": "users:read", "description": "See every account."}]},
-    "CurrentSessionOut": {"session": SESSION, "user": USER, "roles": ["user"], "permissions": []},
+    "CurrentSessionOut": {
+        "session": SESSION,
+        "user": USER,
+        "roles": ["user"],
+        "permissions": [],
+        "group_permissions": {},
+    },
+    "SessionsOut": {"items": [SESSION]},
+    "GrantsOut": {"items": [GRANT]},
+    "ExportOut": {
+        "user": USER,
+        "roles": [GRANT],
+        "groups": [{"id": GROUP["id"], "name": GROUP["name"]}],
+        "sessions": [{**SESSION, "current": False, "revoked_at": None, "revoked_reason": None}],
+        "activity": [EVENT],
+    },
+    "GroupOut": GROUP,
+    "IpRuleOut": IP_RULE,
+    "IpRulesOut": {"items": [IP_RULE]},
+    "EventPageOut": {"items": [EVENT], "next_cursor": None, "prev_cursor": None},
+    "GroupsOut": {"items": [GROUP]},
     "KeySetOut": {"keys": [SIGNING_KEY]},
     "LiveOut": {"status": "ok"},
     "ReadyOut": {"status": "ok", "checks": {"accepting": True, "database": True, "signing_key": True}},
 }
+
+STREAM = json.dumps(EVENT) + "\n"
+"""A stream of one document."""
 
 
 def problem(error: type[ApiError]) -> dict[str, Any]:

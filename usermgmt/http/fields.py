@@ -3,10 +3,12 @@
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
+_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _DIGITS = re.compile("[0-9]{1,9}", re.ASCII)
 
 
@@ -49,10 +51,21 @@ def _parse_count(value: Any) -> Any:  # whatever the query holds
     return value
 
 
+def _parse_id(value: Any) -> Any:  # whatever the query holds
+    if not isinstance(value, str):
+        return value
+    if not _ID.fullmatch(value):
+        raise refused("invalid_id", "This must be a UUID in lower case.")
+    return UUID(value)
+
+
 DIGITS = BeforeValidator(_parse_count)
 """Marks a number in a query string: ASCII digits and nothing else. It stands after the number's bounds, or pydantic
 leaves them out of the schema.
 """
+
+QueryId = Annotated[UUID, BeforeValidator(_parse_id)]
+"""An id in a query string, in its one canonical spelling."""
 
 QueryTime = Annotated[datetime, BeforeValidator(_parse_time)]
 """A time in a query string: RFC 3339 with its zone."""

@@ -68,6 +68,10 @@ HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "Idempotency-Replayed": ("This is the answer that an earlier request was given.", {"const": "true"}),
 }
 REQUEST_HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "Accept": (
+        "A page of JSON, or everything as a stream, a document a line.",
+        {"type": "string", "enum": ["application/json", "application/x-ndjson"]},
+    ),
     "If-Match": (
         "Only if the resource is at this version.",
         {"type": "string", "format": "entity-tags", "minLength": 1},
@@ -231,6 +235,8 @@ def _success(answered: Answered, marks: Marks, components: dict[str, Any]) -> di
         if (example := examples.ANSWERS.get(answered.model.__name__)) is not None:
             content["example"] = example
         response["content"] = {"application/json": content}
+    if answered.is_streamed:
+        response["content"]["application/x-ndjson"] = {"schema": {"type": "string"}, "example": examples.STREAM}
     return response
 
 
@@ -253,7 +259,7 @@ def _path_parameter(name: str, pattern: str) -> dict[str, Any]:
 
 def _request_header(name: str) -> dict[str, Any]:
     text, schema = REQUEST_HEADERS[name]
-    text = " ".join((text, examples.FORMATS[schema["format"]]))
+    text = " ".join(filter(None, (text, examples.FORMATS.get(schema.get("format", "")))))
     return {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
 
 

@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 from quart import Response, current_app, g, request
@@ -23,15 +23,18 @@ from usermgmt.errors import (
     Unauthenticated,
 )
 from usermgmt.http.access import AccessRule, Who, marks_of
+from usermgmt.http.clients import Clients
 from usermgmt.http.context import caller, claims, runtime
 from usermgmt.http.converters import ME
 from usermgmt.http.problems import problem_response
+from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
-from usermgmt.security.address import canonical_address
 from usermgmt.security.principal import Caller, Client, Principal
 from usermgmt.security.tokens import AccessClaims
 
 PrincipalLoader = Callable[[Runtime, AccessClaims], Awaitable[Principal | None]]
+ClientRefuser = Callable[[Runtime, Client, str | None], None]
+PrincipalRefuser = Callable[[Runtime, Caller], None]
 RefusalRecorder = Callable[[Runtime, Caller, str, str], Awaitable[None]]
 
 MAX_USER_AGENT = 512
@@ -43,22 +46,17 @@ _HSTS = "max-age=31536000; includeSubDomains"
 log = structlog.get_logger("usermgmt.access")
 
 
-@dataclass(frozen=True, slots=True)
-class SpentBudget:
-    """The budget of the request, for its headers."""
+def identify_client(clients: Clients) -> Callable[[], Awaitable[None]]:
+    """The step that finds who is at the other end, and the id of the request; a sane incoming one is kept."""
 
-    name: str
-    count: int
-    seconds: int
+    async def identify() -> None:
+        g.started = time.perf_counter()
+        given = request.headers.get("X-Request-ID", "")
+        g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+        agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
+        g.caller = Caller(client=Client(clients.address_of(request), agent or None, g.request_id))
 
-
-async def identify_client() -> None:
-    """Who is at the other end of the socket, and by which id this request is known. A sane incoming id is kept."""
-    g.started = time.perf_counter()
-    given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
-    agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
-    g.caller = Caller(client=Client(canonical_address(request.remote_addr), agent or None, g.request_id))
+    return identify
 
 
 async def read_credentials() -> None:
@@ -72,16 +70,24 @@ async def read_credentials() -> None:
         g.credentials_error = error
 
 
-async def note_budget() -> None:
-    """Remember the route's budget for the headers of the answer; spending it is quart-rate-limiter's."""
-    view = current_app.view_functions.get(request.endpoint or "")
-    budget = marks_of(view).budget if view is not None else None
-    limit = getattr(runtime().settings.limits, budget, None) if budget is not None else None
-    if limit is not None:
-        g.budget = SpentBudget(str(budget), limit.count, int(limit.period.total_seconds()))
+def enforce_ip_rules(refuse: ClientRefuser) -> Callable[[], Awaitable[None]]:
+    """The step that refuses addresses that may not call at all, or not this route, before anything is verified.
+
+    Health probes are never refused: they say nothing, and a rule must not take a server out of its balancer.
+    """
+
+    async def check() -> None:
+        if request.blueprint == "health":
+            return
+        rule = _rule()
+        refuse(runtime(), caller().client, rule.network if rule is not None else None)
+
+    return check
 
 
-def authorise(load_principal: PrincipalLoader) -> Callable[[], Awaitable[None]]:
+def authorise(
+    load_principal: PrincipalLoader, refuse_principal: PrincipalRefuser, clients: Clients
+) -> Callable[[], Awaitable[None]]:
     """The step that loads the principal and checks the route's rule; `me` in the path becomes the caller's id."""
 
     async def check() -> None:
@@ -91,6 +97,8 @@ def authorise(load_principal: PrincipalLoader) -> Callable[[], Awaitable[None]]:
         principal = await _load(load_principal, rule)
         if principal is not None:
             g.caller = replace(caller(), principal=principal)
+            clients.note(caller().client.address, principal.user_id)
+            refuse_principal(runtime(), caller())
             _resolve_me(principal)
         if rule.who is Who.SIGNED_IN and not (_is_open(rule) and principal is None):
             _check(rule, principal)
@@ -173,13 +181,17 @@ def _is_open(rule: AccessRule) -> bool:
 def _check(rule: AccessRule, principal: Principal | None) -> None:
     if principal is None:
         raise MissingCredentials
-    if rule.permission is not None and not principal.has(rule.permission):
+    if rule.permission is not None and not _holds(principal, rule, rule.permission):
         is_own = rule.or_self is not None and (request.view_args or {}).get(rule.or_self) == principal.user_id
         if not is_own and not _is_open(rule):
             raise PermissionMissing
     age = runtime().clock.now() - principal.authenticated_at
     if rule.fresh and age > runtime().settings.tokens.fresh_lifetime:
         raise RecentSignInRequired
+
+
+def _holds(principal: Principal, rule: AccessRule, permission: Permission) -> bool:
+    return permission in principal.rights.permissions or (rule.confinable and principal.rights.has_anywhere(permission))
 
 
 def _resolve_me(principal: Principal) -> None:

@@ -1,12 +1,11 @@
 """Every error as `application/problem+json` (RFC 9457): our own refusals, the framework's, and faults."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import structlog
 from quart import Quart, Response, g
-from quart_rate_limiter import RateLimitExceeded
 from werkzeug.exceptions import HTTPException
 
 from usermgmt.errors import (
@@ -14,7 +13,6 @@ from usermgmt.errors import (
     ApiError,
     BadRequest,
     BodyTooLarge,
-    BudgetSpent,
     FieldError,
     InternalError,
     MethodNotAllowed,
@@ -109,8 +107,6 @@ async def _refuse(error: ApiError) -> Response:
 
 async def _refuse_framework(error: HTTPException) -> Response:
     """Say in our own words what the framework refused; keep only the headers that belong to the status."""
-    if isinstance(error, RateLimitExceeded):
-        return problem_response(BudgetSpent(retry_after=cast("int", error.retry_after)))
     status = error.code or 500
     kind = _FRAMEWORK_ERRORS.get(status, BadRequest if status < 500 else InternalError)
     response = problem_response(kind())

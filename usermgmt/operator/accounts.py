@@ -6,13 +6,13 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from usermgmt.errors import FieldError, ValidationFailed
+from usermgmt.errors import FieldError, UserNotFound, ValidationFailed
 from usermgmt.http.body import field_errors
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import login_name_key
 from usermgmt.users import queries
 from usermgmt.users.schemas import CreateUser
-from usermgmt.users.service import NewUser, UserNotFound, UserView, view_of
+from usermgmt.users.service import NewUser, UserView, view_of
 
 
 async def find_account(runtime: Runtime, name: str) -> UserView:

@@ -95,6 +95,7 @@ cli = CommandLine(
         "serve": Lazy("usermgmt.operator.serve:serve", "Run the server; --dev for a first look."),
         "seed": Lazy("usermgmt.operator.seed_command:seed", "Make many accounts for load tests."),
         "healthcheck": Lazy("usermgmt.operator.healthcheck:healthcheck", "Ask a running server whether it is ready."),
+        "explain": Lazy("usermgmt.operator.explain_command:explain", "Tell why somebody may do something, or may not."),
         "openapi": Lazy("usermgmt.operator.openapi_command:openapi", "Print the OpenAPI document of the API."),
     },
 )
@@ -140,6 +141,8 @@ cli.add_command(
         create=("user_commands:create", "Make an account."),
         disable=("user_commands:disable", "Keep an account from signing in; its sessions end."),
         enable=("user_commands:enable", "Let an account sign in again."),
+        unlock=("user_commands:unlock", "Forget the failed sign-ins of an account."),
+        erase=("user_commands:erase", "Erase an account for good."),
     ),
     "users",
 )
@@ -152,6 +155,46 @@ cli.add_command(
         revoke=("role_commands:revoke", "Take a role from an account."),
     ),
     "roles",
+)
+cli.add_command(
+    _group(
+        "Put accounts into groups, over which roles can be held.",
+        list=("group_commands:list_groups", "List the groups."),
+        create=("group_commands:create", "Make a group."),
+        delete=("group_commands:delete", "Remove a group."),
+        add=("group_commands:add", "Put an account into a group."),
+        remove=("group_commands:remove", "Take an account out of a group."),
+    ),
+    "groups",
+)
+cli.add_command(
+    _group(
+        "See who is signed in where, and end it.",
+        list=("session_commands:list_sessions", "List the sessions of an account."),
+        revoke=("session_commands:revoke", "End a session, or all of an account."),
+    ),
+    "sessions",
+)
+cli.add_command(
+    _group(
+        "Read the record of who did what, and verify it.",
+        list=("audit_commands:list_events", "List what is on record."),
+        verify=("audit_commands:verify", "Tell whether somebody touched the record."),
+        checkpoint=("audit_commands:checkpoint", "Print the end of the chain, to keep elsewhere."),
+        prune=("audit_commands:prune", "Remove what is older than its retention."),
+    ),
+    "audit",
+)
+cli.add_command(
+    _group(
+        "Decide which networks may call.",
+        list=("ip_rule_commands:list_rules", "List the IP rules."),
+        add=("ip_rule_commands:add", "Allow or deny a network."),
+        remove=("ip_rule_commands:remove", "Remove a rule."),
+        check=("ip_rule_commands:check", "Tell whether an address may call, and why."),
+        suspend=("ip_rule_commands:suspend", "Break the glass: let everybody call again."),
+    ),
+    "ip-rules",
 )
 cli.add_command(
     _group(

@@ -19,6 +19,7 @@ from usermgmt.operator.development import Banner, development_settings
 from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.startup import Prepared, prepare, refuse_unfit
 from usermgmt.permissions import ADMIN
+from usermgmt.security.principal import OPERATOR
 from usermgmt.settings import Settings
 from usermgmt.settings_report import common_problems, production_problems
 from usermgmt.settings_sources import SettingsError
@@ -148,6 +149,6 @@ async def _an_admin(prepared: Prepared) -> str:
     """The name of one active administrator."""
     filters = Filters(role=ADMIN, status=Status.ACTIVE)
     found = await users.list_users(
-        prepared.runtime, filters, order=Order.CREATED, position=None, limit=1, count=Count.NONE
+        prepared.runtime, OPERATOR, filters, order=Order.CREATED, position=None, limit=1, count=Count.NONE
     )
     return found.page.items[0].user.username if found.page.items else ADMIN

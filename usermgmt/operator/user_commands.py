@@ -2,20 +2,23 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import click
 import msgspec
 from pydantic import ValidationError
 
-from usermgmt.errors import ValidationFailed
+from usermgmt.errors import UserNotFound, ValidationFailed
 from usermgmt.http.body import field_errors
 from usermgmt.operator.accounts import checked_account, find_account, refuse_unstorable
 from usermgmt.operator.console import Console
 from usermgmt.operator.grammar import command
 from usermgmt.operator.passwords import password_option, presented_password
 from usermgmt.operator.workplace import on_runtime
+from usermgmt.personal_data import service as personal_data
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR
+from usermgmt.throttle import service as throttle
 from usermgmt.users import changes, service
 from usermgmt.users.changes import Changes, Demand
 from usermgmt.users.lists import Count, Order
@@ -116,6 +119,42 @@ def as_document(view: UserView) -> dict[str, Any]:
     return document
 
 
+@command()
+@click.argument("user")
+@on_runtime
+async def unlock(console: Console, runtime: Runtime, user: str) -> None:
+    """Forget the failed sign-ins of USER, so that they can try again from anywhere."""
+    view = await find_account(runtime, user)
+    await throttle.forget_account(runtime, [view.user.username_key, view.user.email_key])
+    console.show({"id": str(view.user.id)}, f"The failed sign-ins of {view.user.username} are forgotten.")
+
+
+@command()
+@click.argument("user")
+@on_runtime
+async def erase(console: Console, runtime: Runtime, user: str) -> None:
+    """Erase USER for good, with everything but the record of what happened. It cannot be undone.
+
+    An account that was deleted before is named by its id.
+    """
+    user_id = await _id_of(runtime, user)
+    console.confirm(f"Erase {user} for good?")
+    await personal_data.erase_user(runtime, OPERATOR, user_id)
+    console.show({"id": str(user_id), "erased": True}, f"Erased {user}.")
+
+
+async def _id_of(runtime: Runtime, user: str) -> UUID:
+    """The id of an account that may have been deleted."""
+    try:
+        return (await find_account(runtime, user)).user.id
+    except UserNotFound:
+        try:
+            return UUID(user)
+        except ValueError:
+            pass
+        raise
+
+
 def _query(filters: dict[str, str]) -> ListUsers:
     """The conditions, checked as those of a request are."""
     refuse_unstorable(filters)
@@ -131,7 +170,7 @@ async def _pages(runtime: Runtime, query: ListUsers, wanted: int | None) -> Asyn
     while left is None or left > 0:
         size = PAGE if left is None else min(PAGE, left)
         found = await service.list_users(
-            runtime, query.filters(), order=query.sort, position=position, limit=size, count=Count.NONE
+            runtime, OPERATOR, query.filters(), order=query.sort, position=position, limit=size, count=Count.NONE
         )
         position = found.page.next
         left = None if left is None else left - size

@@ -21,17 +21,19 @@ WARNING = 30
 
 
 def on_runtime(
-    work: Callable[Concatenate[Console, Runtime, P], Coroutine[Any, Any, None]],
-) -> Callable[P, None]:
-    """Run an asynchronous command with a console and a runtime. Refused unless settings and schema allow it."""
+    work: Callable[Concatenate[Console, Runtime, P], Coroutine[Any, Any, int | None]],
+) -> Callable[P, int | None]:
+    """Run an asynchronous command with a console and a runtime; what it gives is the exit code. Refused unless settings
+    and schema allow it.
+    """
 
     @pass_console
-    def call(console: Console, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        async def run() -> None:
+    def call(console: Console, /, *args: P.args, **kwargs: P.kwargs) -> int | None:
+        async def run() -> int | None:
             async with opened(operator_settings(console)) as runtime:
-                await work(console, runtime, *args, **kwargs)
+                return await work(console, runtime, *args, **kwargs)
 
-        asyncio.run(run())
+        return asyncio.run(run())
 
     return update_wrapper(call, work)
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from usermgmt.permissions import ADMIN, EVERYTHING, Permission, known_permissions
+from usermgmt.permissions import ADMIN, CONFINABLE, EVERYTHING, Permission, Rights, known_permissions
 from usermgmt.roles.models import Role, RoleGrant, RolePermission
 from usermgmt.storage.inserts import insert_if_absent
 
@@ -26,11 +26,22 @@ class RoleRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Rights:
-    """The roles a user holds and what they permit together."""
+class Grant:
+    """A role that a user holds, over everything or over one group."""
 
-    roles: frozenset[str] = frozenset()
-    permissions: frozenset[Permission] = frozenset()
+    role: str
+    group: UUID | None
+    granted_by: UUID | None
+    granted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ScopedRole:
+    """A role that somebody holds over one group, and what it permits there."""
+
+    user_id: UUID
+    role: str
+    permissions: frozenset[Permission]
 
 
 async def lock_admin_role(session: AsyncSession) -> None:
@@ -99,27 +110,63 @@ async def count_holders(session: AsyncSession, name: str) -> int:
 
 
 async def insert_grant(
-    session: AsyncSession, user_id: UUID, role: str, *, granted_by: UUID | None, at: datetime
+    session: AsyncSession,
+    user_id: UUID,
+    role: str,
+    *,
+    granted_by: UUID | None,
+    at: datetime,
+    group: UUID | None = None,
 ) -> bool:
-    """Give a role over everything; False when the user holds it already."""
+    """Give a role over everything, or over one group; False when the user holds it already."""
     values = {
         "user_id": user_id,
         "role": role,
-        "scope": EVERYTHING,
+        "scope": scope_of(group),
         "granted_by": granted_by,
         "granted_at": at,
     }
     return await insert_if_absent(session, RoleGrant, values)
 
 
-async def delete_grant(session: AsyncSession, user_id: UUID, role: str) -> bool:
-    """Take a role away; False when the user does not hold it."""
+async def delete_grant(session: AsyncSession, user_id: UUID, role: str, *, group: UUID | None = None) -> bool:
+    """Take a role away; False when the user does not hold it over this very scope."""
     gone = await session.execute(
         delete(RoleGrant)
-        .where(RoleGrant.user_id == user_id, RoleGrant.role == role, RoleGrant.scope == EVERYTHING)
+        .where(RoleGrant.user_id == user_id, RoleGrant.role == role, RoleGrant.scope == scope_of(group))
         .returning(RoleGrant.role)
     )
     return gone.one_or_none() is not None
+
+
+async def delete_grants_over(session: AsyncSession, group: UUID) -> Sequence[UUID]:
+    """Take away every role that is held over a group; who held one."""
+    gone = await session.scalars(delete(RoleGrant).where(RoleGrant.scope == str(group)).returning(RoleGrant.user_id))
+    return sorted(set(gone.all()))
+
+
+async def list_grants(session: AsyncSession, user_id: UUID) -> list[Grant]:
+    """Every role that a user holds, those over everything first."""
+    rows = await session.scalars(
+        select(RoleGrant).where(RoleGrant.user_id == user_id).order_by(RoleGrant.scope, RoleGrant.role)
+    )
+    return [
+        Grant(row.role, None if row.scope == EVERYTHING else UUID(row.scope), row.granted_by, row.granted_at)
+        for row in rows
+    ]
+
+
+async def list_roles_over(session: AsyncSession, group: UUID) -> list[ScopedRole]:
+    """Every role that somebody holds over a group."""
+    rows = await session.execute(
+        select(RoleGrant.user_id, RoleGrant.role, RolePermission.permission)
+        .outerjoin(RolePermission, RolePermission.role == RoleGrant.role)
+        .where(RoleGrant.scope == str(group))
+    )
+    held: dict[tuple[UUID, str], list[str]] = {}
+    for user_id, role, permission in rows:
+        held.setdefault((user_id, role), []).append(permission)
+    return [ScopedRole(who, role, known_permissions(names) & CONFINABLE) for (who, role), names in held.items()]
 
 
 async def list_role_names(session: AsyncSession, user_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
@@ -136,17 +183,25 @@ async def list_role_names(session: AsyncSession, user_ids: Sequence[UUID]) -> di
 
 
 async def find_rights(session: AsyncSession, user_id: UUID) -> Rights:
-    """What a user may do over everything."""
+    """What a user may do. A role over a group permits there what is about accounts, and nothing else."""
     rows = await session.execute(
-        select(RoleGrant.role, RolePermission.permission)
+        select(RoleGrant.role, RoleGrant.scope, RolePermission.permission)
         .outerjoin(RolePermission, RolePermission.role == RoleGrant.role)
-        .where(RoleGrant.user_id == user_id, RoleGrant.scope == EVERYTHING)
+        .where(RoleGrant.user_id == user_id)
     )
-    pairs: list[tuple[str, str | None]] = [(role, permission) for role, permission in rows]
-    return Rights(
-        roles=frozenset(role for role, _ in pairs),
-        permissions=known_permissions(permission for _, permission in pairs if permission is not None),
-    )
+    roles, permitted = set[str](), dict[str, list[str]]()
+    for role, scope, permission in rows:
+        if scope == EVERYTHING:
+            roles.add(role)
+        permitted.setdefault(scope, []).append(permission)
+    everywhere = known_permissions(permitted.pop(EVERYTHING, ()))
+    within = {UUID(scope): known_permissions(names) & CONFINABLE for scope, names in permitted.items()}
+    return Rights(frozenset(roles), everywhere, within)
+
+
+def scope_of(group: UUID | None) -> str:
+    """The scope of a grant as it is stored."""
+    return EVERYTHING if group is None else str(group)
 
 
 async def _permissions_of(session: AsyncSession, names: Sequence[str]) -> Mapping[str, list[str]]:

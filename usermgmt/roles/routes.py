@@ -24,7 +24,7 @@ async def list_permissions() -> Response:
 
 
 @blueprint.get("/roles")
-@require(Permission.ROLES_MANAGE)
+@require(Permission.ROLES_MANAGE, network="admin")
 @limited("admin")
 @answers(200, RolesOut)
 async def list_roles() -> Response:
@@ -33,7 +33,7 @@ async def list_roles() -> Response:
 
 
 @blueprint.post("/roles")
-@require(Permission.ROLES_MANAGE)
+@require(Permission.ROLES_MANAGE, network="admin")
 @limited("admin")
 @emits(Event.ROLE_CREATED)
 @answers(201, RoleOut)
@@ -48,7 +48,7 @@ async def create_role(body: CreateRole) -> Response:
 
 
 @blueprint.get("/roles/<role_name:name>")
-@require(Permission.ROLES_MANAGE)
+@require(Permission.ROLES_MANAGE, network="admin")
 @limited("admin")
 @answers(200, RoleOut)
 @refuses(RoleNotFound)
@@ -58,7 +58,7 @@ async def get_role(name: str) -> Response:
 
 
 @blueprint.put("/roles/<role_name:name>")
-@require(Permission.ROLES_MANAGE)
+@require(Permission.ROLES_MANAGE, network="admin")
 @limited("admin")
 @emits(Event.ROLE_UPDATED)
 @answers(200, RoleOut)
@@ -71,7 +71,7 @@ async def update_role(name: str, body: UpdateRole) -> Response:
 
 
 @blueprint.delete("/roles/<role_name:name>")
-@require(Permission.ROLES_MANAGE)
+@require(Permission.ROLES_MANAGE, network="admin")
 @limited("admin")
 @emits(Event.ROLE_DELETED)
 @answers(204)

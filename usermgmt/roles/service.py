@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event
 from usermgmt.errors import Conflict, FieldError, Forbidden, NotFound, ValidationFailed
-from usermgmt.permissions import BUILT_IN_ROLES, Permission
+from usermgmt.permissions import BUILT_IN_ROLES, CONFINABLE, Permission, Rights
 from usermgmt.roles import queries
 from usermgmt.roles.models import Role, RolePermission
 from usermgmt.roles.queries import RoleRecord
@@ -80,7 +80,7 @@ async def create_role(
     runtime: Runtime, caller: Caller, *, name: str, description: str, permissions: frozenset[Permission]
 ) -> RoleRecord:
     """Define a role. Refused: `ExceedsOwnRights`, `RoleNameTaken`."""
-    if not caller.covers(permissions):
+    if not caller.covers(Rights(permissions=permissions)):
         raise ExceedsOwnRights
     now = runtime.clock.now()
     async with runtime.database.begin() as session:
@@ -113,7 +113,7 @@ async def update_role(
         if role.built_in:
             raise RoleBuiltIn
         wanted = role.permissions if permissions is None else permissions
-        if not caller.covers(role.permissions | wanted):
+        if not caller.covers(Rights(permissions=role.permissions | wanted)):
             raise ExceedsOwnRights
         text = role.description if description is None else description
         await queries.update_role(session, name, description=text, at=now)
@@ -132,7 +132,7 @@ async def delete_role(runtime: Runtime, caller: Caller, name: str) -> None:
             raise RoleNotFound
         if role.built_in:
             raise RoleBuiltIn
-        if not caller.covers(role.permissions):
+        if not caller.covers(Rights(permissions=role.permissions)):
             raise ExceedsOwnRights
         if name == runtime.settings.registration.default_role:
             raise RoleInUse("New accounts hold this role.")
@@ -152,24 +152,49 @@ async def check_grantable(session: AsyncSession, caller: Caller, names: Iterable
     ]
     if unknown:
         raise ValidationFailed(unknown)
-    if not all(caller.covers(role.permissions) for role in known.values()):
+    if not all(caller.covers(rights_of(role)) for role in known.values()):
         raise ExceedsOwnRights
 
 
-async def grant_role(session: AsyncSession, caller: Caller, user_id: UUID, role: str, *, at: datetime) -> bool:
+def rights_of(role: RoleRecord, *, group: UUID | None = None) -> Rights:
+    """What somebody may do who holds a role over everything, or over one group."""
+    if group is None:
+        return Rights(permissions=role.permissions)
+    return Rights(within={group: role.permissions & CONFINABLE})
+
+
+async def grant_role(
+    session: AsyncSession, caller: Caller, user_id: UUID, role: str, *, at: datetime, group: UUID | None = None
+) -> bool:
     """Give a role and record it; False when the user holds it already. The caller's right was checked before."""
-    if not await queries.insert_grant(session, user_id, role, granted_by=caller.user_id, at=at):
+    if not await queries.insert_grant(session, user_id, role, granted_by=caller.user_id, at=at, group=group):
         return False
-    await audit.record(session, Event.ROLE_GRANTED, caller=caller, at=at, user_id=user_id, details={"role": role})
+    await _record_grant(session, Event.ROLE_GRANTED, caller, user_id, role, at=at, group=group)
     return True
 
 
-async def revoke_role(session: AsyncSession, caller: Caller, user_id: UUID, role: str, *, at: datetime) -> bool:
+async def revoke_role(
+    session: AsyncSession, caller: Caller, user_id: UUID, role: str, *, at: datetime, group: UUID | None = None
+) -> bool:
     """Take a role and record it; False when the user does not hold it. The caller's right was checked before."""
-    if not await queries.delete_grant(session, user_id, role):
+    if not await queries.delete_grant(session, user_id, role, group=group):
         return False
-    await audit.record(session, Event.ROLE_REVOKED, caller=caller, at=at, user_id=user_id, details={"role": role})
+    await _record_grant(session, Event.ROLE_REVOKED, caller, user_id, role, at=at, group=group)
     return True
+
+
+async def _record_grant(
+    session: AsyncSession,
+    event: Event,
+    caller: Caller,
+    user_id: UUID,
+    role: str,
+    *,
+    at: datetime,
+    group: UUID | None,
+) -> None:
+    details = {"role": role} if group is None else {"role": role, "group": str(group)}
+    await audit.record(session, event, caller=caller, at=at, user_id=user_id, details=details)
 
 
 async def synchronise_built_in_roles(connection: AsyncConnection) -> None:

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from usermgmt.permissions import Permission
+from usermgmt.permissions import Permission, Reach, Rights
+from usermgmt.security.address import network_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,11 @@ class Client:
     user_agent: str | None = None
     request_id: str | None = None
 
+    @property
+    def network(self) -> str:
+        """What is counted as one source: an IPv4 address, or the /64 of an IPv6 address."""
+        return network_of(self.address)
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -23,13 +29,8 @@ class Principal:
     user_id: UUID
     session_id: UUID
     username: str
-    roles: frozenset[str]
-    permissions: frozenset[Permission]
+    rights: Rights
     authenticated_at: datetime
-
-    def has(self, permission: Permission) -> bool:
-        """Whether a role of the caller permits it over everything."""
-        return permission in self.permissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +47,35 @@ class Caller:
         return self.principal.user_id if self.principal else None
 
     @property
-    def permissions(self) -> frozenset[Permission]:
-        """What the caller may do over everything."""
+    def rights(self) -> Rights:
+        """What the caller may do."""
         if self.is_operator:
-            return frozenset(Permission)
-        return self.principal.permissions if self.principal else frozenset()
+            return _ALL_RIGHTS
+        return self.principal.rights if self.principal else _NO_RIGHTS
 
     def has(self, permission: Permission) -> bool:
         """Whether the caller is permitted this over everything."""
-        return permission in self.permissions
+        return permission in self.rights.permissions
+
+    def has_anywhere(self, permission: Permission) -> bool:
+        """Whether the caller is permitted this over everything or over some group."""
+        return self.rights.has_anywhere(permission)
+
+    def reach(self, permission: Permission, *, or_own: bool = False) -> Reach:
+        """Over whom the caller is permitted this; with `or_own`, over the caller's own account in any case."""
+        return self.rights.reach(permission, own=self.user_id if or_own else None)
 
     def is_user(self, user_id: UUID) -> bool:
         """Whether this is the caller's own account."""
         return self.principal is not None and self.principal.user_id == user_id
 
-    def covers(self, permissions: frozenset[Permission]) -> bool:
+    def covers(self, rights: Rights) -> bool:
         """Whether the caller holds all of these: nobody grants or touches what exceeds their own rights."""
-        return permissions <= self.permissions
+        return self.rights.cover(rights)
 
+
+_ALL_RIGHTS = Rights(permissions=frozenset(Permission))
+_NO_RIGHTS = Rights()
 
 OPERATOR = Caller(client=Client(user_agent="usermgmt command line"), is_operator=True)
 """The person at the command line, who could write to the database without asking us."""

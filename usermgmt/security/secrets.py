@@ -22,6 +22,8 @@ class Purpose(StrEnum):
     SIGNING_KEY_ENCRYPTION = "signing-key-encryption"
     PASSWORD_PEPPER = "password-pepper"  # noqa: S105 - a purpose, not a secret
     IDEMPOTENCY = "idempotency"
+    THROTTLE = "throttle"
+    AUDIT_SEAL = "audit-seal"
 
 
 @dataclass(frozen=True, slots=True)

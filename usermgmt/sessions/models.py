@@ -16,6 +16,9 @@ class RevocationReason(StrEnum):
     SIGNED_OUT = "signed_out"
     REFRESH_REUSED = "refresh_reused"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a reason, not a secret
+    REVOKED_BY_OWNER = "revoked_by_owner"
+    REVOKED_BY_ADMIN = "revoked_by_admin"
+    TOO_MANY_SESSIONS = "too_many_sessions"
     USER_DISABLED = "user_disabled"
     USER_DELETED = "user_deleted"
 
@@ -30,6 +33,7 @@ class Session(Base):
     __table_args__ = (
         PrimaryKeyConstraint("user_id", "id", name="pk_sessions"),
         ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_sessions_user", ondelete="CASCADE"),
+        Index("ix_sessions_network", "user_id", "network"),
         Index(
             "ix_sessions_live",
             "expires_at",
@@ -50,3 +54,4 @@ class Session(Base):
     user_agent: Mapped[str | None] = mapped_column(String(512))
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_reason: Mapped[str | None] = mapped_column(String(32))
+    network: Mapped[str | None] = mapped_column(String(43))  # what counts as one source of the address

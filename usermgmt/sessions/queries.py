@@ -1,13 +1,22 @@
 """Statements on sessions. Each names the user, so that it reaches one place of a distributed database."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ColumnElement, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.sessions.models import RevocationReason, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Acquaintance:
+    """Whether a sign-in comes from where the account never signed in before. The first of all is neither."""
+
+    is_new_network: bool
+    is_new_device: bool
 
 
 async def insert_session(
@@ -19,11 +28,13 @@ async def insert_session(
     idle_expires_at: datetime,
     expires_at: datetime,
     address: str | None,
+    network: str,
     user_agent: str | None,
-) -> None:
+) -> Session:
     """Add a session at generation 0."""
-    await session.execute(
-        insert(Session).values(
+    added = await session.scalars(
+        insert(Session)
+        .values(
             user_id=user_id,
             id=session_id,
             generation=0,
@@ -33,9 +44,55 @@ async def insert_session(
             idle_expires_at=idle_expires_at,
             expires_at=expires_at,
             address=address,
+            network=network,
             user_agent=user_agent,
         )
+        .returning(Session)
     )
+    return added.one()
+
+
+async def has_session_from(session: AsyncSession, user_id: UUID, network: str) -> bool:
+    """Whether a network ever signed in to an account."""
+    found = select(exists().where(Session.user_id == user_id, Session.network == network))
+    return bool((await session.execute(found)).scalar_one())
+
+
+async def find_acquaintance(
+    session: AsyncSession, user_id: UUID, *, network: str, user_agent: str | None
+) -> Acquaintance:
+    """What the earlier sign-ins to an account tell about one that is made now."""
+    own = Session.user_id == user_id
+    found = await session.execute(
+        select(
+            exists().where(own),
+            exists().where(own, Session.network == network),
+            exists().where(own, Session.user_agent.is_not_distinct_from(user_agent)),
+        )
+    )
+    has_any, has_network, has_device = found.one()
+    return Acquaintance(is_new_network=has_any and not has_network, is_new_device=has_any and not has_device)
+
+
+async def list_live_sessions(session: AsyncSession, user_id: UUID, *, now: datetime) -> Sequence[Session]:
+    """The sessions of a user that are good now, newest first."""
+    statement = select(Session).where(*_is_live(user_id, now)).order_by(Session.id.desc())
+    return (await session.scalars(statement)).all()
+
+
+async def update_oldest_revoked(
+    session: AsyncSession, user_id: UUID, *, keep: int, now: datetime, reason: RevocationReason
+) -> Sequence[UUID]:
+    """Revoke the live sessions of a user beyond the newest `keep`; their ids. Hold the user's row when it matters."""
+    newest = select(Session.id).where(*_is_live(user_id, now)).order_by(Session.id.desc()).limit(keep)
+    revoked = await session.scalars(
+        update(Session)
+        .where(*_is_live(user_id, now), Session.id.not_in(newest))
+        .values(revoked_at=now, revoked_reason=reason)
+        .returning(Session.id)
+        .execution_options(synchronize_session=False)
+    )
+    return revoked.all()
 
 
 async def find_session(session: AsyncSession, user_id: UUID, session_id: UUID) -> Session | None:
@@ -103,3 +160,12 @@ async def update_all_revoked(
         .execution_options(synchronize_session=False)
     )
     return revoked.all()
+
+
+def _is_live(user_id: UUID, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Session.user_id == user_id,
+        Session.revoked_at.is_(None),
+        Session.expires_at > now,
+        Session.idle_expires_at > now,
+    )

@@ -1,5 +1,7 @@
-"""Opening sessions and ending them, inside the transactions of the use cases that sign in, out, disable or delete."""
+"""Sessions: opening and ending them inside the transactions of other use cases, listing them, and revoking them."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -7,28 +9,97 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event
+from usermgmt.errors import NotFound
+from usermgmt.groups import service as groups
 from usermgmt.identifiers import new_id
+from usermgmt.permissions import Permission
+from usermgmt.roles import queries as role_queries
+from usermgmt.roles.service import ExceedsOwnRights
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
 from usermgmt.sessions import queries
-from usermgmt.sessions.models import RevocationReason
+from usermgmt.sessions.models import RevocationReason, Session
+from usermgmt.sessions.queries import Acquaintance
+from usermgmt.storage.database import repeated_on_conflict
+
+MAX_USER_AGENT = 512
 
 
-async def open_session(runtime: Runtime, session: AsyncSession, caller: Caller, user_id: UUID, *, at: datetime) -> UUID:
-    """Put a fresh sign-in on record; its id."""
-    tokens = runtime.settings.tokens
-    session_id = new_id()
-    await queries.insert_session(
+class SessionNotFound(NotFound):
+    """The account has no live session with this id."""
+
+    code = "session_not_found"
+    detail = "There is no such session."
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A fresh session, and whether it comes from where the account never signed in before."""
+
+    session: Session
+    acquaintance: Acquaintance
+
+
+async def open_session(
+    runtime: Runtime, session: AsyncSession, caller: Caller, user_id: UUID, *, at: datetime
+) -> Opened:
+    """Put a fresh sign-in on record. Beyond `tokens.max_sessions` the oldest sessions end.
+
+    The caller of this function holds the user's row, or two sign-ins at once could leave one session too many.
+    """
+    tokens, client = runtime.settings.tokens, caller.client
+    user_agent = (client.user_agent or "")[:MAX_USER_AGENT] or None
+    acquaintance = await queries.find_acquaintance(session, user_id, network=client.network, user_agent=user_agent)
+    opened = await queries.insert_session(
         session,
         user_id=user_id,
-        session_id=session_id,
+        session_id=new_id(),
         at=at,
         idle_expires_at=at + min(tokens.session_idle_lifetime, tokens.session_lifetime),
         expires_at=at + tokens.session_lifetime,
-        address=caller.client.address,
-        user_agent=(caller.client.user_agent or "")[:512] or None,
+        address=client.address,
+        network=client.network,
+        user_agent=user_agent,
     )
-    return session_id
+    reason = RevocationReason.TOO_MANY_SESSIONS
+    ended = await queries.update_oldest_revoked(session, user_id, keep=tokens.max_sessions, now=at, reason=reason)
+    if ended:
+        await _record_ended(session, caller, user_id, len(ended), at=at, reason=reason)
+    return Opened(opened, acquaintance)
+
+
+async def list_sessions(runtime: Runtime, caller: Caller, user_id: UUID) -> Sequence[Session]:
+    """The live sessions of one's own account, or of one that `sessions:manage` reaches; else `UserNotFound`."""
+    async with runtime.database.read() as session:
+        await groups.check_user_within(session, caller, user_id, Permission.SESSIONS_MANAGE)
+        return await queries.list_live_sessions(session, user_id, now=runtime.clock.now())
+
+
+@repeated_on_conflict
+async def revoke_session(runtime: Runtime, caller: Caller, user_id: UUID, session_id: UUID) -> None:
+    """End one session at once. Refused: `UserNotFound`, `ExceedsOwnRights`, `SessionNotFound` for one that does not
+    exist or has ended.
+    """
+    now = runtime.clock.now()
+    async with runtime.database.begin() as session:
+        reason = await _check_may_end(session, caller, user_id)
+        row = await queries.find_session(session, user_id, session_id)
+        if row is None or min(row.expires_at, row.idle_expires_at) <= now:
+            raise SessionNotFound
+        if not await end_session(session, caller, user_id, session_id, at=now, reason=reason):
+            raise SessionNotFound
+
+
+@repeated_on_conflict
+async def revoke_sessions(runtime: Runtime, caller: Caller, user_id: UUID, *, keep_current: bool) -> int:
+    """End every session of an account, or all but the one that the caller calls from; how many. Refused:
+    `UserNotFound`, `ExceedsOwnRights`.
+    """
+    now = runtime.clock.now()
+    keep = caller.principal.session_id if keep_current and caller.principal is not None else None
+    async with runtime.database.begin() as session:
+        reason = await _check_may_end(session, caller, user_id)
+        return await end_all_sessions(session, caller, user_id, at=now, reason=reason, keep=keep)
 
 
 async def end_session(
@@ -67,12 +138,28 @@ async def end_all_sessions(
     """Revoke every live session of a user but `keep`, with one record; how many."""
     ended = await queries.update_all_revoked(session, user_id, now=at, reason=reason, keep=keep)
     if ended:
-        await audit.record(
-            session,
-            Event.SESSION_REVOKED,
-            caller=caller,
-            at=at,
-            user_id=user_id,
-            details={"reason": reason, "sessions": len(ended)},
-        )
+        await _record_ended(session, caller, user_id, len(ended), at=at, reason=reason)
     return len(ended)
+
+
+async def _check_may_end(session: AsyncSession, caller: Caller, user_id: UUID) -> RevocationReason:
+    """Refuse who may not end this account's sessions; as whom the caller ends them."""
+    if caller.is_user(user_id):
+        return RevocationReason.REVOKED_BY_OWNER
+    await groups.check_user_within(session, caller, user_id, Permission.SESSIONS_MANAGE)
+    if not caller.covers(await role_queries.find_rights(session, user_id)):
+        raise ExceedsOwnRights
+    return RevocationReason.REVOKED_BY_ADMIN
+
+
+async def _record_ended(
+    session: AsyncSession, caller: Caller, user_id: UUID, count: int, *, at: datetime, reason: RevocationReason
+) -> None:
+    await audit.record(
+        session,
+        Event.SESSION_REVOKED,
+        caller=caller,
+        at=at,
+        user_id=user_id,
+        details={"reason": reason, "sessions": count},
+    )

@@ -54,6 +54,11 @@ async def load_ring(runtime: Runtime) -> KeyRing:
     return KeyRing(key for key in (_ring_key(row, runtime.secrets) for row in rows) if key is not None)
 
 
+async def refresh_ring(runtime: Runtime) -> None:
+    """Read the ring again, so that a rotation elsewhere is known here before it signs."""
+    runtime.ring = await load_ring(runtime)
+
+
 async def prepare_ring(runtime: Runtime) -> KeyRing:
     """Read the ring, and make the first key when none of the configured algorithm signs yet.
 

@@ -41,8 +41,9 @@ UNAVAILABLE_SQLITE_ERRORS = tuple(
     for name in ("BUSY", "LOCKED", "FULL", "IOERR", "CANTOPEN", "READONLY", "PERM", "AUTH", "NOTADB", "CORRUPT")
 )
 # 40001 serialisation, 40P01 deadlock; 23503 foreign key: what a use case had looked up went away before it was referred
-# to (a role deleted while it is given), which it finds and says when it looks again.
-REPEATABLE_STATES = ("40001", "40P01", "23503")
+# to (a role deleted while it is given), 23505 unique: what it had found free was taken; it finds and says so when it
+# looks again.
+REPEATABLE_STATES = ("40001", "40P01", "23503", "23505")
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -4,8 +4,7 @@ Whoever acts on an account must hold every right that the account holds; and wha
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict
@@ -14,11 +13,13 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.audit import service as audit
-from usermgmt.audit.events import Event, Outcome
-from usermgmt.errors import Conflict, FieldError, Forbidden, RecentSignInRequired, Stale, ValidationFailed
-from usermgmt.permissions import Permission
+from usermgmt.audit.events import Event
+from usermgmt.errors import Conflict, FieldError, PermissionMissing, Stale, UserNotFound, ValidationFailed
+from usermgmt.groups import service as groups
+from usermgmt.permissions import Permission, Reach
 from usermgmt.roles import queries as role_queries
 from usermgmt.roles import service as roles
+from usermgmt.roles.queries import Grant
 from usermgmt.roles.service import ExceedsOwnRights
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import email_key, prefix_key, username_key
@@ -26,30 +27,16 @@ from usermgmt.security.principal import Caller
 from usermgmt.sessions import service as sessions
 from usermgmt.sessions.models import RevocationReason
 from usermgmt.storage.database import repeated_on_conflict
-from usermgmt.users import queries
+from usermgmt.users import ownership, queries
 from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status, User
 from usermgmt.users.service import (
     FieldNotPermitted,
-    UserNotFound,
     UserView,
+    admin_kept,
     names_of,
     take_names,
     view_of,
 )
-
-
-class WrongCurrentPassword(Forbidden):
-    """`current_password` is not the account's password."""
-
-    code = "wrong_current_password"
-    detail = "The current password is wrong."
-
-
-class LastAdmin(Conflict):
-    """It would leave no active account with the admin role."""
-
-    code = "last_admin"
-    detail = "This is the last active administrator."
 
 
 class UserNotDeleted(Conflict):
@@ -101,17 +88,20 @@ async def update_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: D
     `WrongCurrentPassword`.
     """
     changes = demand.changes
-    if "status" in changes and not caller.has(Permission.USERS_WRITE):
+    if "status" in changes and not caller.has_anywhere(Permission.USERS_WRITE):
         raise FieldNotPermitted
     if "roles" in changes and not caller.has(Permission.ROLES_GRANT):
         raise FieldNotPermitted
-    await _refuse_early(runtime, caller, user_id)
-    verified = await _prove_ownership(runtime, caller, user_id, demand)
+    reach = caller.reach(Permission.USERS_WRITE, or_own="status" not in changes)
+    await _refuse_early(runtime, caller, user_id, reach)
+    verified = await ownership.prove_for_change(
+        runtime, caller, user_id, changes=changes, current_password=demand.current_password
+    )
     new_hash = await runtime.hasher.hash(changes["password"]) if "password" in changes else None
     now = runtime.clock.now()
     may_remove_admin = "status" in changes or "roles" in changes
-    async with runtime.database.begin() as session, _admin_kept(session, needed=may_remove_admin):
-        user = await _held_user(session, caller, user_id, demand)
+    async with runtime.database.begin() as session, admin_kept(session, needed=may_remove_admin):
+        user = await _held_user(session, caller, user_id, demand, reach)
         if verified is not None and user.password_changed_at != verified.password_changed_at:
             raise UserChanged
         _refuse_own_name(runtime, user, changes)
@@ -131,10 +121,10 @@ async def delete_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: D
     """
     has_to_prove = demand.current_password is not None or not caller.has(Permission.USERS_DELETE)
     if caller.is_user(user_id) and has_to_prove:
-        await _confirm_owner(runtime, caller, user_id, demand.current_password)
-    now = runtime.clock.now()
-    async with runtime.database.begin() as session, _admin_kept(session):
-        user = await _held_user(session, caller, user_id, demand)
+        await ownership.confirm_owner(runtime, caller, user_id, demand.current_password)
+    now, reach = runtime.clock.now(), caller.reach(Permission.USERS_DELETE, or_own=True)
+    async with runtime.database.begin() as session, admin_kept(session):
+        user = await _held_user(session, caller, user_id, demand, reach)
         await _write(session, user, {"deleted_at": now}, now)
         await sessions.end_all_sessions(session, caller, user_id, at=now, reason=RevocationReason.USER_DELETED)
         await audit.record(session, Event.USER_DELETED, caller=caller, at=now, user_id=user_id)
@@ -145,9 +135,9 @@ async def restore_user(runtime: Runtime, caller: Caller, user_id: UUID) -> UserV
     """Undo a deletion: the account is as it was, but signed out. Refused: `UserNotFound`, `UserNotDeleted`,
     `ExceedsOwnRights`.
     """
-    now = runtime.clock.now()
+    now, reach = runtime.clock.now(), caller.reach(Permission.USERS_DELETE)
     async with runtime.database.begin() as session:
-        user = await queries.find_user_for_update(session, user_id)
+        user = await queries.find_user_for_update(session, user_id, reach)
         if user is None:
             raise UserNotFound
         await _refuse_exceeding(session, caller, user_id)
@@ -159,27 +149,36 @@ async def restore_user(runtime: Runtime, caller: Caller, user_id: UUID) -> UserV
 
 
 @repeated_on_conflict
-async def grant_role(runtime: Runtime, caller: Caller, user_id: UUID, role: str) -> None:
-    """Give a role over everything; does nothing when it is held. Refused: `UserNotFound`, `RoleNotFound`,
-    `ExceedsOwnRights`.
+async def grant_role(runtime: Runtime, caller: Caller, user_id: UUID, role: str, *, group: UUID | None = None) -> None:
+    """Give a role over everything, or over one group; does nothing when it is held.
+
+    Refused: `PermissionMissing`, `GroupNotFound`, `UserNotFound`, `RoleNotFound`, `ExceedsOwnRights`.
     """
     now = runtime.clock.now()
     async with runtime.database.begin() as session:
-        user = await _held_with_role(session, caller, user_id, role)
-        if await roles.grant_role(session, caller, user_id, role, at=now):
+        user = await _held_with_role(session, caller, user_id, role, group)
+        if await roles.grant_role(session, caller, user_id, role, at=now, group=group):
             await _write(session, user, {}, now)
 
 
 @repeated_on_conflict
-async def revoke_role(runtime: Runtime, caller: Caller, user_id: UUID, role: str) -> None:
-    """Take a role away; does nothing when it is not held. Refused: `UserNotFound`, `RoleNotFound`,
-    `ExceedsOwnRights`, `LastAdmin`.
+async def revoke_role(runtime: Runtime, caller: Caller, user_id: UUID, role: str, *, group: UUID | None = None) -> None:
+    """Take a role away, over everything or over one group; does nothing when it is not held.
+
+    Refused: `PermissionMissing`, `GroupNotFound`, `UserNotFound`, `RoleNotFound`, `ExceedsOwnRights`, `LastAdmin`.
     """
     now = runtime.clock.now()
-    async with runtime.database.begin() as session, _admin_kept(session):
-        user = await _held_with_role(session, caller, user_id, role)
-        if await roles.revoke_role(session, caller, user_id, role, at=now):
+    async with runtime.database.begin() as session, admin_kept(session, needed=group is None):
+        user = await _held_with_role(session, caller, user_id, role, group)
+        if await roles.revoke_role(session, caller, user_id, role, at=now, group=group):
             await _write(session, user, {}, now)
+
+
+async def list_grants(runtime: Runtime, caller: Caller, user_id: UUID) -> list[Grant]:
+    """Every role of one's own account, or of one that `roles:grant` reaches; else `UserNotFound`."""
+    async with runtime.database.read() as session:
+        await groups.check_user_within(session, caller, user_id, Permission.ROLES_GRANT)
+        return await role_queries.list_grants(session, user_id)
 
 
 def merged(present: Any, patch: Any) -> Any:
@@ -198,67 +197,21 @@ def merged(present: Any, patch: Any) -> Any:
 # Who may
 
 
-async def _refuse_early(runtime: Runtime, caller: Caller, user_id: UUID) -> None:
+async def _refuse_early(runtime: Runtime, caller: Caller, user_id: UUID, reach: Reach) -> None:
     """Refuse what the transaction would refuse, before a password is hashed for nothing."""
     if caller.is_user(user_id):
         return
     async with runtime.database.read() as session:
-        if await queries.find_user(session, user_id) is None:
+        if await queries.find_user(session, user_id, reach) is None:
             raise UserNotFound
         await _refuse_exceeding(session, caller, user_id)
 
 
-async def _prove_ownership(runtime: Runtime, caller: Caller, user_id: UUID, demand: Demand) -> User | None:
-    """Have the owner prove themselves where the change is sensitive; the account whose password was verified."""
-    changes = demand.changes
-    if not caller.is_user(user_id) or not {"password", "username", "email"} & changes.keys():
-        return None
-    async with runtime.database.read() as session:
-        user = await queries.find_user(session, user_id)
-    if user is None:
-        raise UserNotFound
-    if "password" in changes:
-        if demand.current_password is None and user.password_hash is not None:
-            raise ValidationFailed([_CURRENT_PASSWORD_REQUIRED])
-        return await _confirm_owner(runtime, caller, user_id, demand.current_password)
-    if _renames(user, changes):
-        return await _confirm_owner(runtime, caller, user_id, demand.current_password)
-    return None
-
-
-async def _confirm_owner(runtime: Runtime, caller: Caller, user_id: UUID, password: str | None) -> User | None:
-    """Accept a recent sign-in, or verify the password if one was sent; a wrong one is recorded and refused."""
-    if password is None:
-        if not is_fresh(runtime, caller):
-            raise RecentSignInRequired
-        return None
-    async with runtime.database.read() as session:
-        user = await queries.find_user(session, user_id)
-    verdict = await runtime.hasher.verify(password, user.password_hash if user else None)
-    if user is not None and verdict.matches:
-        return user
-    async with runtime.database.begin() as session:
-        await audit.record(
-            session,
-            Event.REAUTHENTICATION_FAILED,
-            caller=caller,
-            at=runtime.clock.now(),
-            user_id=user_id,
-            outcome=Outcome.FAILURE,
-        )
-    raise WrongCurrentPassword
-
-
-def is_fresh(runtime: Runtime, caller: Caller) -> bool:
-    """Whether the caller proved who they are a short while ago (`tokens.fresh_lifetime`)."""
-    if caller.principal is None:
-        return caller.is_operator
-    return runtime.clock.now() - caller.principal.authenticated_at <= runtime.settings.tokens.fresh_lifetime
-
-
-async def _held_user(session: AsyncSession, caller: Caller, user_id: UUID, demand: Demand) -> User:
+async def _held_user(session: AsyncSession, caller: Caller, user_id: UUID, demand: Demand, reach: Reach) -> User:
     """The account, held against other writers, after all that may refuse the caller has had its say."""
-    user = await queries.find_user_for_update(session, user_id)
+    user = await queries.find_user_for_update(session, user_id, reach)
+    if user is None and caller.is_user(user_id):
+        raise PermissionMissing  # the caller's right does not reach their own account
     if user is None or user.deleted_at is not None:
         raise UserNotFound
     if not caller.is_user(user_id):
@@ -268,32 +221,24 @@ async def _held_user(session: AsyncSession, caller: Caller, user_id: UUID, deman
     return user
 
 
-async def _held_with_role(session: AsyncSession, caller: Caller, user_id: UUID, role: str) -> User:
-    """The account, held, once the role exists and neither it nor the account exceeds the caller."""
+async def _held_with_role(session: AsyncSession, caller: Caller, user_id: UUID, role: str, group: UUID | None) -> User:
+    """The account, held, once the role and the group exist and neither the role nor the account exceeds the caller."""
+    reach = caller.reach(Permission.ROLES_GRANT)
+    if not reach.is_everyone and group not in reach.groups:
+        raise PermissionMissing
+    if group is not None:
+        await groups.find_group_held(session, group)
     record = await role_queries.find_role(session, role)
     if record is None:
         raise roles.RoleNotFound
-    if not caller.covers(record.permissions):
+    if not caller.covers(roles.rights_of(record, group=group)):
         raise ExceedsOwnRights
-    return await _held_user(session, caller, user_id, Demand())
+    return await _held_user(session, caller, user_id, Demand(), reach)
 
 
 async def _refuse_exceeding(session: AsyncSession, caller: Caller, user_id: UUID) -> None:
-    if not caller.covers((await role_queries.find_rights(session, user_id)).permissions):
+    if not caller.covers(await role_queries.find_rights(session, user_id)):
         raise ExceedsOwnRights
-
-
-@asynccontextmanager
-async def _admin_kept(session: AsyncSession, *, needed: bool = True) -> AsyncIterator[None]:
-    """Let the block do what may remove an admin, one transaction at a time; undo it if it removed the last one."""
-    if not needed:
-        yield
-        return
-    await role_queries.lock_admin_role(session)
-    had_admin = await queries.has_active_admin(session)
-    yield
-    if had_admin and not await queries.has_active_admin(session):
-        raise LastAdmin
 
 
 # What changes
@@ -346,13 +291,6 @@ def _bounded(attributes: dict[str, Any]) -> dict[str, Any]:
     return attributes
 
 
-def _renames(user: User, changes: Changes) -> bool:
-    username, email = changes.get("username"), changes.get("email")
-    return (username is not None and username != user.username) or (
-        email is not None and email_key(email).address != user.email
-    )
-
-
 async def _write(session: AsyncSession, user: User, values: dict[str, Any], now: datetime) -> User:
     """Write columns and the next version, exchanging login names where they change."""
     before = names_of(user)
@@ -399,7 +337,7 @@ async def _replace_roles(
     held, wanted = set((await role_queries.list_role_names(session, [user_id]))[user_id]), set(names)
     await roles.check_grantable(session, caller, names)
     taken = await role_queries.find_roles(session, held - wanted)
-    if not all(caller.covers(role.permissions) for role in taken.values()):
+    if not all(caller.covers(roles.rights_of(role)) for role in taken.values()):
         raise ExceedsOwnRights
     for role in sorted(wanted - held):
         await roles.grant_role(session, caller, user_id, role, at=now)
@@ -413,7 +351,4 @@ _ATTRIBUTES_TOO_LONG = FieldError(
     code="too_long",
     detail=f"The attributes would be longer than {MAX_ATTRIBUTES_BYTES} bytes of JSON.",
     pointer="/attributes",
-)
-_CURRENT_PASSWORD_REQUIRED = FieldError(
-    code="current_password_required", detail="Send your current password too.", pointer="/current_password"
 )

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from usermgmt.permissions import EVERYTHING
+from usermgmt.groups.reach import is_member, is_within
+from usermgmt.permissions import EVERYONE, EVERYTHING, Reach
 from usermgmt.roles.models import RoleGrant
 from usermgmt.storage.explain import estimate_rows
 from usermgmt.storage.pages import Position, Sort, page_statement
@@ -56,8 +58,10 @@ class Filters:
     username_key: str | None = None
     status: Status | None = None
     role: str | None = None
+    group: UUID | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    reach: Reach = EVERYONE
 
 
 async def list_page(
@@ -87,6 +91,10 @@ def sort_value(user: User, order: Order) -> str | datetime:
 
 def _filtered(statement: Select[Any], filters: Filters) -> Select[Any]:
     conditions: list[ColumnElement[bool]] = [User.deleted_at.is_(None)]
+    if not filters.reach.is_everyone:
+        conditions.append(is_within(User.id, filters.reach))
+    if filters.group is not None:
+        conditions.append(is_member(User.id, filters.group))
     if filters.prefix is not None:
         conditions.append(or_(*(_starts_with(column, filters.prefix) for column in _SEARCHED)))
     if filters.email_key is not None:

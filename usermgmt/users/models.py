@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, Integer, PrimaryKeyConstraint, String, Uuid
+from sqlalchemy import CheckConstraint, Index, Integer, PrimaryKeyConstraint, String, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from usermgmt.storage.types import Base, UtcDateTime, json_document, key_text, long_text
@@ -38,6 +38,12 @@ class User(Base):
         Index("ix_users_username", "username_key", "id"),
         Index("ix_users_email", "email_key", "id"),
         Index("ix_users_display_name", "display_name_key", "id"),
+        Index(
+            "ix_users_deleted",
+            "deleted_at",
+            postgresql_where=text("deleted_at IS NOT NULL"),
+            sqlite_where=text("deleted_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(Uuid)

@@ -8,7 +8,8 @@ from uuid import UUID
 from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from usermgmt.permissions import ADMIN, EVERYTHING
+from usermgmt.groups.reach import is_within
+from usermgmt.permissions import ADMIN, EVERYONE, EVERYTHING, Reach
 from usermgmt.roles.models import RoleGrant
 from usermgmt.storage.inserts import insert_if_absent
 from usermgmt.users.models import LoginName, NameKind, Status, User
@@ -34,14 +35,17 @@ async def delete_login_name(session: AsyncSession, name: str, *, user_id: UUID) 
     await session.execute(delete(LoginName).where(LoginName.name == name, LoginName.user_id == user_id))
 
 
-async def find_user(session: AsyncSession, user_id: UUID) -> User | None:
-    """One account."""
-    return (await session.scalars(select(User).where(User.id == user_id, User.deleted_at.is_(None)))).one_or_none()
+async def find_user(session: AsyncSession, user_id: UUID, reach: Reach = EVERYONE) -> User | None:
+    """One account, if it is within reach."""
+    statement = select(User).where(User.id == user_id, User.deleted_at.is_(None), is_within(User.id, reach))
+    return (await session.scalars(statement)).one_or_none()
 
 
-async def find_user_for_update(session: AsyncSession, user_id: UUID) -> User | None:
-    """One account, deleted ones included, held until the transaction ends so that nothing changes it meanwhile."""
-    held = select(User).where(User.id == user_id).with_for_update(key_share=True)
+async def find_user_for_update(session: AsyncSession, user_id: UUID, reach: Reach = EVERYONE) -> User | None:
+    """One account within reach, deleted ones included, held until the transaction ends so that nothing changes it
+    meanwhile.
+    """
+    held = select(User).where(User.id == user_id, is_within(User.id, reach)).with_for_update(key_share=True)
     return (await session.scalars(held.execution_options(populate_existing=True))).one_or_none()
 
 

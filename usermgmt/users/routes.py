@@ -1,15 +1,14 @@
 """The routes of accounts."""
 
-from collections.abc import Mapping
 from typing import Any, cast
-from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
 from quart import Blueprint, Response, request
 
 from usermgmt.audit.events import Event
-from usermgmt.errors import InvalidHeader, Overloaded, RecentSignInRequired
+from usermgmt.errors import InvalidHeader, Overloaded, RecentSignInRequired, UserNotFound
+from usermgmt.groups.service import GroupNotFound
 from usermgmt.http.access import (
     accepts_header,
     answers,
@@ -21,6 +20,7 @@ from usermgmt.http.access import (
 from usermgmt.http.answers import answer, encode, entity_tag, expected_version, json_response, no_content, versioned
 from usermgmt.http.body import raw_body
 from usermgmt.http.context import caller, client, principal, runtime
+from usermgmt.http.paging import cursors_of, links, read_position
 from usermgmt.idempotency.service import (
     IdempotencyKeyReused,
     RequestInProgress,
@@ -30,20 +30,22 @@ from usermgmt.idempotency.service import (
 from usermgmt.permissions import Permission
 from usermgmt.roles.service import ExceedsOwnRights, RoleNotFound
 from usermgmt.settings import Settings
-from usermgmt.storage.pages import InvalidCursor, Position, list_digest, read_cursor, write_cursor
+from usermgmt.storage.pages import InvalidCursor, list_digest
+from usermgmt.throttle.service import TooManyAttempts
 from usermgmt.users import changes, service
 from usermgmt.users.changes import (
     Changes,
     Demand,
-    LastAdmin,
     UserChanged,
     UserNotDeleted,
-    WrongCurrentPassword,
 )
 from usermgmt.users.models import Status
+from usermgmt.users.ownership import WrongCurrentPassword
 from usermgmt.users.schemas import (
     CreateUser,
     DeleteUser,
+    GrantScope,
+    GrantsOut,
     ListedUser,
     ListUsers,
     PatchUser,
@@ -54,10 +56,10 @@ from usermgmt.users.schemas import (
 from usermgmt.users.service import (
     EmailTaken,
     FieldNotPermitted,
+    LastAdmin,
     NewUser,
     Once,
     UsernameTaken,
-    UserNotFound,
     UserView,
 )
 
@@ -74,6 +76,7 @@ _UPDATE_EVENTS = (
     Event.ROLE_REVOKED,
     Event.SESSION_REVOKED,
     Event.REAUTHENTICATION_FAILED,
+    Event.REAUTHENTICATION_THROTTLED,
 )
 _UPDATE_REFUSALS = (
     UserNotFound,
@@ -86,6 +89,7 @@ _UPDATE_REFUSALS = (
     InvalidHeader,
     RecentSignInRequired,
     WrongCurrentPassword,
+    TooManyAttempts,
     Overloaded,
 )
 
@@ -96,16 +100,16 @@ def registration_is_open(settings: Settings) -> bool:
 
 
 @blueprint.get("")
-@require(Permission.USERS_READ)
+@require(Permission.USERS_READ, confinable=True)
 @limited("read")
 @answers(200, UserPageOut)
 @refuses(InvalidCursor)
 async def list_users(query: ListUsers) -> Response:
     """List users, a page at a time."""
     digest = list_digest(principal().user_id, *(getattr(query, name) for name in _BOUND_TO_CURSOR))
-    position = read_cursor(query.cursor, digest=digest, secrets=runtime().secrets) if query.cursor else None
+    position = read_position(query.cursor, digest)
     found = await service.list_users(
-        runtime(), query.filters(), order=query.sort, position=position, limit=query.limit, count=query.count
+        runtime(), caller(), query.filters(), order=query.sort, position=position, limit=query.limit, count=query.count
     )
     return _page_answer(query, found, digest)
 
@@ -135,7 +139,7 @@ async def create_user(body: CreateUser) -> Response:
 
 
 @blueprint.get("/<user_ref:user_id>")
-@require(Permission.USERS_READ, or_self="user_id")
+@require(Permission.USERS_READ, or_self="user_id", confinable=True)
 @limited("read")
 @answers(200, UserOut)
 @answers(304)
@@ -143,12 +147,12 @@ async def create_user(body: CreateUser) -> Response:
 @accepts_header("If-None-Match")
 async def get_user(user_id: UUID) -> Response:
     """Return one user."""
-    view = await service.get_user(runtime(), user_id)
+    view = await service.get_user(runtime(), caller(), user_id)
     return versioned(UserOut.of(view), view.user.version)
 
 
 @blueprint.put("/<user_ref:user_id>")
-@require(Permission.USERS_WRITE, or_self="user_id")
+@require(Permission.USERS_WRITE, or_self="user_id", confinable=True)
 @limited("write")
 @emits(*_UPDATE_EVENTS)
 @answers(200, UserOut)
@@ -161,7 +165,7 @@ async def update_user(user_id: UUID, body: UpdateUser) -> Response:
 
 
 @blueprint.patch("/<user_ref:user_id>")
-@require(Permission.USERS_WRITE, or_self="user_id")
+@require(Permission.USERS_WRITE, or_self="user_id", confinable=True)
 @limited("write")
 @emits(*_UPDATE_EVENTS)
 @answers(200, UserOut)
@@ -177,9 +181,14 @@ async def patch_user(user_id: UUID, body: PatchUser) -> Response:
 
 
 @blueprint.delete("/<user_ref:user_id>")
-@require(Permission.USERS_DELETE, or_self="user_id")
+@require(Permission.USERS_DELETE, or_self="user_id", confinable=True)
 @limited("write")
-@emits(Event.USER_DELETED, Event.SESSION_REVOKED, Event.REAUTHENTICATION_FAILED)
+@emits(
+    Event.USER_DELETED,
+    Event.SESSION_REVOKED,
+    Event.REAUTHENTICATION_FAILED,
+    Event.REAUTHENTICATION_THROTTLED,
+)
 @answers(204)
 @refuses(
     UserNotFound,
@@ -189,6 +198,7 @@ async def patch_user(user_id: UUID, body: PatchUser) -> Response:
     InvalidHeader,
     RecentSignInRequired,
     WrongCurrentPassword,
+    TooManyAttempts,
     Overloaded,
 )
 @accepts_header("If-Match")
@@ -202,7 +212,7 @@ async def delete_user(user_id: UUID, body: DeleteUser | None) -> Response:
 
 
 @blueprint.post("/<user_ref:user_id>/restore")
-@require(Permission.USERS_DELETE)
+@require(Permission.USERS_DELETE, confinable=True)
 @limited("write")
 @emits(Event.USER_RESTORED)
 @answers(200, UserOut)
@@ -212,27 +222,37 @@ async def restore_user(user_id: UUID) -> Response:
     return _updated(await changes.restore_user(runtime(), caller(), user_id))
 
 
+@blueprint.get("/<user_ref:user_id>/roles")
+@require(Permission.ROLES_GRANT, or_self="user_id", confinable=True)
+@limited("read")
+@answers(200, GrantsOut)
+@refuses(UserNotFound)
+async def list_grants(user_id: UUID) -> Response:
+    """List the roles of a user, those held over a group with their group."""
+    return answer(GrantsOut.of(await changes.list_grants(runtime(), caller(), user_id)))
+
+
 @blueprint.put("/<user_ref:user_id>/roles/<role_name:role>")
-@require(Permission.ROLES_GRANT)
+@require(Permission.ROLES_GRANT, confinable=True, network="admin")
 @limited("admin")
 @emits(Event.ROLE_GRANTED)
 @answers(204)
-@refuses(UserNotFound, RoleNotFound, ExceedsOwnRights)
-async def grant_role(user_id: UUID, role: str) -> Response:
-    """Give a role to a user."""
-    await changes.grant_role(runtime(), caller(), user_id, role)
+@refuses(UserNotFound, RoleNotFound, GroupNotFound, ExceedsOwnRights)
+async def grant_role(user_id: UUID, role: str, query: GrantScope) -> Response:
+    """Give a role to a user, over everything or with `group` over one group."""
+    await changes.grant_role(runtime(), caller(), user_id, role, group=query.group)
     return no_content()
 
 
 @blueprint.delete("/<user_ref:user_id>/roles/<role_name:role>")
-@require(Permission.ROLES_GRANT)
+@require(Permission.ROLES_GRANT, confinable=True, network="admin")
 @limited("admin")
 @emits(Event.ROLE_REVOKED)
 @answers(204)
-@refuses(UserNotFound, RoleNotFound, ExceedsOwnRights, LastAdmin)
-async def revoke_role(user_id: UUID, role: str) -> Response:
-    """Take a role from a user."""
-    await changes.revoke_role(runtime(), caller(), user_id, role)
+@refuses(UserNotFound, RoleNotFound, GroupNotFound, ExceedsOwnRights, LastAdmin)
+async def revoke_role(user_id: UUID, role: str, query: GrantScope) -> Response:
+    """Take a role from a user, over everything or with `group` over one group."""
+    await changes.revoke_role(runtime(), caller(), user_id, role, group=query.group)
     return no_content()
 
 
@@ -240,7 +260,7 @@ async def revoke_role(user_id: UUID, role: str) -> Response:
 
 
 _NO_PATCH: Any = object()  # tells "no attributes sent" from "null sent"
-_BOUND_TO_CURSOR = ("sort", "q", "email", "username", "status", "role", "created_after", "created_before")
+_BOUND_TO_CURSOR = ("sort", "q", "email", "username", "status", "role", "group", "created_after", "created_before")
 
 
 def _new_user(body: CreateUser) -> NewUser:
@@ -303,25 +323,10 @@ def _repeated(stored: StoredAnswer) -> Response:
 
 def _page_answer(query: ListUsers, found: service.UserPage, digest: bytes) -> Response:
     fields = frozenset(query.fields.split(",")) if query.fields is not None else frozenset(UserOut.__struct_fields__)
-    following, before = _cursor(found.page.next, digest), _cursor(found.page.previous, digest)
+    following, before = cursors_of(found.page, digest)
     body = UserPageOut(
         items=[ListedUser.of(view, fields) for view in found.page.items], next_cursor=following, prev_cursor=before
     )
     if found.count is not None:
         body.count, body.count_is_exact = found.count, found.is_count_exact
-    return answer(body, headers=_links({"next": following, "prev": before}))
-
-
-def _cursor(position: Position | None, digest: bytes) -> str | None:
-    return write_cursor(position, digest=digest, secrets=runtime().secrets) if position is not None else None
-
-
-def _links(cursors: Mapping[str, str | None]) -> dict[str, str]:
-    """The Link header (RFC 8288) of a page: the same query with other cursors."""
-    kept = [(name, value) for name, value in request.args.items() if name != "cursor"]
-    links = [
-        f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="{name}"'
-        for name, cursor in cursors.items()
-        if cursor is not None
-    ]
-    return {"Link": ", ".join(links)} if links else {}
+    return answer(body, headers=links(following, before))

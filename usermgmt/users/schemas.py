@@ -1,6 +1,7 @@
 """What goes in and out of the routes of accounts."""
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -8,7 +9,8 @@ from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from usermgmt.http.answers import Timestamp, timestamp
-from usermgmt.http.fields import ABSENT, DIGITS, QueryTime, RequestModel, refused
+from usermgmt.http.fields import ABSENT, DIGITS, QueryId, QueryTime, RequestModel, refused
+from usermgmt.roles.queries import Grant
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import (
     InvalidName,
@@ -146,6 +148,7 @@ class ListUsers(RequestModel):
     username: Annotated[str, Field(max_length=255)] | None = None
     status: Status | None = None
     role: Annotated[str, Field(max_length=64)] | None = None
+    group: QueryId | None = None
     created_after: QueryTime | None = None
     created_before: QueryTime | None = None
     fields: str | None = Field(
@@ -171,6 +174,7 @@ class ListUsers(RequestModel):
             username_key=_exact_key(self.username),
             status=self.status,
             role=self.role,
+            group=self.group,
             created_after=self.created_after,
             created_before=self.created_before,
         )
@@ -179,6 +183,41 @@ class ListUsers(RequestModel):
 def _exact_key(name: str | None) -> str | None:
     """The key of a name; of what cannot be a name, a key that nobody has."""
     return None if name is None else (login_name_key(name) or "")
+
+
+class GrantScope(RequestModel):
+    """Over what a role is given or taken."""
+
+    group: QueryId | None = Field(None, description="Over this group; absent: over everything.")
+
+
+class GrantOut(msgspec.Struct, kw_only=True):
+    """A role that a user holds; `group` is null when it is held over everything."""
+
+    role: str
+    group: str | None
+    granted_by: str | None
+    granted_at: Timestamp
+
+
+class GrantsOut(msgspec.Struct):
+    """Every role of a user."""
+
+    items: list[GrantOut]
+
+    @classmethod
+    def of(cls, grants: Sequence[Grant]) -> "GrantsOut":
+        """The grants as clients see them."""
+        return cls([_granted(grant) for grant in grants])
+
+
+def _granted(grant: Grant) -> GrantOut:
+    return GrantOut(
+        role=grant.role,
+        group=str(grant.group) if grant.group is not None else None,
+        granted_by=str(grant.granted_by) if grant.granted_by is not None else None,
+        granted_at=timestamp(grant.granted_at),
+    )
 
 
 class UserOut(msgspec.Struct, kw_only=True):
@@ -209,7 +248,7 @@ class UserOut(msgspec.Struct, kw_only=True):
             display_name=user.display_name,
             status="active" if user.status == Status.ACTIVE else "disabled",
             roles=list(view.roles),
-            groups=[],  # there are no groups yet, so nobody is in one
+            groups=[str(group) for group in view.groups],
             attributes=user.attributes,
             email_verified=user.email_verified_at is not None,
             created_at=timestamp(user.created_at),

@@ -3,8 +3,9 @@
 Changing, deleting and restoring them is in `usermgmt.users.changes`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event
-from usermgmt.errors import Conflict, Forbidden, NotFound
+from usermgmt.errors import Conflict, Forbidden, UserNotFound
+from usermgmt.groups import queries as group_queries
 from usermgmt.idempotency import service as idempotency
 from usermgmt.idempotency.service import AnsweredMeanwhile, IdempotentRequest, StoredAnswer
 from usermgmt.identifiers import new_id
@@ -32,13 +34,6 @@ from usermgmt.users.models import NameKind, Status, User
 CREATED = 201
 
 
-class UserNotFound(NotFound):
-    """There is no such account, or it is deleted."""
-
-    code = "user_not_found"
-    detail = "There is no such user."
-
-
 class UsernameTaken(Conflict):
     """Another account signs in by this name."""
 
@@ -53,6 +48,13 @@ class EmailTaken(Conflict):
     detail = "Another account has this e-mail address."
 
 
+class LastAdmin(Conflict):
+    """It would leave no active account with the admin role."""
+
+    code = "last_admin"
+    detail = "This is the last active administrator."
+
+
 class FieldNotPermitted(Forbidden):
     """The caller may not set one of the fields that were sent."""
 
@@ -62,10 +64,11 @@ class FieldNotPermitted(Forbidden):
 
 @dataclass(frozen=True, slots=True)
 class UserView:
-    """An account as its readers see it: the row, and the names of its roles."""
+    """An account as its readers see it: the row, the names of the roles held over everything, the ids of its groups."""
 
     user: User
     roles: Sequence[str]
+    groups: Sequence[UUID] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +118,11 @@ async def register_user(
         return await _answer_of(runtime, once)
 
 
-async def get_user(runtime: Runtime, user_id: UUID) -> UserView:
-    """One account, or `UserNotFound`."""
+async def get_user(runtime: Runtime, caller: Caller, user_id: UUID) -> UserView:
+    """One account, the caller's own or one that `users:read` reaches; else `UserNotFound`."""
+    reach = caller.reach(Permission.USERS_READ, or_own=True)
     async with runtime.database.read() as session:
-        user = await queries.find_user(session, user_id)
+        user = await queries.find_user(session, user_id, reach)
         if user is None:
             raise UserNotFound
         return await view_of(session, user)
@@ -134,14 +138,27 @@ class UserPage:
 
 
 async def list_users(
-    runtime: Runtime, filters: Filters, *, order: Order, position: Position | None, limit: int, count: Count
+    runtime: Runtime,
+    caller: Caller,
+    filters: Filters,
+    *,
+    order: Order,
+    position: Position | None,
+    limit: int,
+    count: Count,
 ) -> UserPage:
-    """A page of accounts. An estimated count is the planner's on PostgreSQL and exact on SQLite."""
+    """A page of the accounts that `users:read` reaches. An estimated count is the planner's on PostgreSQL and exact on
+    SQLite.
+    """
+    filters = replace(filters, reach=caller.reach(Permission.USERS_READ))
     async with runtime.database.read() as session:
         users = await lists.list_page(session, filters, order=order, position=position, limit=limit)
         found = page_of(users, position, limit, lambda user: (lists.sort_value(user, order), user.id))
-        names = await role_queries.list_role_names(session, [user.id for user in found.items])
-        views = Page([UserView(user, names[user.id]) for user in found.items], found.next, found.previous)
+        ids = [user.id for user in found.items]
+        names = await role_queries.list_role_names(session, ids)
+        groups = await group_queries.list_group_ids(session, ids)
+        items = [UserView(user, names[user.id], groups[user.id]) for user in found.items]
+        views = Page(items, found.next, found.previous)
         if count is Count.NONE:
             return UserPage(views)
         if count is Count.ESTIMATED and not runtime.database.is_sqlite:
@@ -149,9 +166,27 @@ async def list_users(
         return UserPage(views, await lists.count_users(session, filters))
 
 
+@asynccontextmanager
+async def admin_kept(session: AsyncSession, *, needed: bool = True) -> AsyncIterator[None]:
+    """Let the block do what may remove an admin, one transaction at a time; undo it if it removed the last one.
+
+    Must be entered before the transaction does anything else. Refused: `LastAdmin`.
+    """
+    if not needed:
+        yield
+        return
+    await role_queries.lock_admin_role(session)
+    had_admin = await queries.has_active_admin(session)
+    yield
+    if had_admin and not await queries.has_active_admin(session):
+        raise LastAdmin
+
+
 async def view_of(session: AsyncSession, user: User) -> UserView:
-    """An account with its roles."""
-    return UserView(user, (await role_queries.list_role_names(session, [user.id]))[user.id])
+    """An account with its roles and groups."""
+    names = await role_queries.list_role_names(session, [user.id])
+    groups = await group_queries.list_group_ids(session, [user.id])
+    return UserView(user, names[user.id], groups[user.id])
 
 
 def names_of(user: User) -> dict[str, NameKind]:

@@ -1,0 +1,27 @@
+"""Confining a statement to the accounts that somebody's right reaches, in its WHERE clause and nowhere else."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, exists, false, or_, true
+from sqlalchemy.orm import InstrumentedAttribute
+
+from usermgmt.groups.models import GroupMember
+from usermgmt.permissions import Reach
+
+
+def is_within(user_id: InstrumentedAttribute[UUID] | ColumnElement[Any], reach: Reach) -> ColumnElement[bool]:
+    """Whether the account in this column is one that the reach includes."""
+    if reach.is_everyone:
+        return true()
+    conditions: list[ColumnElement[bool]] = []
+    if reach.own is not None:
+        conditions.append(user_id == reach.own)
+    if reach.groups:
+        conditions.append(is_member(user_id, *sorted(reach.groups)))
+    return or_(false(), *conditions)
+
+
+def is_member(user_id: InstrumentedAttribute[UUID] | ColumnElement[Any], *groups: UUID) -> ColumnElement[bool]:
+    """Whether the account in this column is in one of the groups."""
+    return exists().where(GroupMember.user_id == user_id, GroupMember.group_id.in_(groups))

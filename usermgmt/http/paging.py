@@ -1,0 +1,35 @@
+"""Pages in requests and answers: signed cursors in, cursors and a Link header (RFC 8288) out."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from quart import request
+
+from usermgmt.http.context import runtime
+from usermgmt.storage.pages import Page, Position, read_cursor, write_cursor
+
+
+def read_position(cursor: str | None, digest: bytes) -> Position | None:
+    """Where the page begins, or `InvalidCursor`."""
+    return read_cursor(cursor, digest=digest, secrets=runtime().secrets) if cursor else None
+
+
+def cursors_of(page: Page[Any], digest: bytes) -> tuple[str | None, str | None]:
+    """The cursors of the next page and of the previous one, whatever is on it."""
+    return _cursor(page.next, digest), _cursor(page.previous, digest)
+
+
+def links(following: str | None, before: str | None) -> Mapping[str, str]:
+    """The Link header of a page: the same query with other cursors."""
+    kept = [(name, value) for name, value in request.args.items() if name != "cursor"]
+    found = [
+        f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="{name}"'
+        for name, cursor in (("next", following), ("prev", before))
+        if cursor is not None
+    ]
+    return {"Link": ", ".join(found)} if found else {}
+
+
+def _cursor(position: Position | None, digest: bytes) -> str | None:
+    return write_cursor(position, digest=digest, secrets=runtime().secrets) if position is not None else None
