@@ -8,7 +8,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check format lock clean
+.PHONY: help run install test check fuzz timing format lock clean
 
 help:  ## Tell what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -25,6 +25,12 @@ check: .venv/test.stamp  ## Static checks: style, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: .venv/test.stamp  ## Fuzz every operation on both databases at length (COUNT=10000, some hours; COUNT=200, some minutes)
+	USERMGMT_FUZZ_COUNT=$(or $(COUNT),10000) $(BIN)/python -m pytest tests/fuzz -n 2 --timeout=0
+
+timing: .venv/test.stamp  ## Measure whether the time of a refused sign-in tells anything
+	$(BIN)/python -m benchmarks.sign_in_timing $(ARGS)
 
 format: .venv/test.stamp  ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix .

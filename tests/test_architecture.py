@@ -165,6 +165,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "redis": ("storage.counters",),
     "quart_schema": ("http.openapi",),
     "hypercorn": ("operator.*",),
+    "h11": ("operator.connections",),
     "click": ("operator.*",),
     "alembic": ("operator.*",),
     "uvloop": ("operator.*",),
@@ -182,7 +183,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "pydantic": ("http.*", "*.schemas", "settings*", "operator.*"),
     "pydantic_core": ("http.*", "settings*"),
     "msgspec": ("http.*", "*.schemas", "*.routes", "operator.*"),
-    "structlog": ("chores", "storage.counters", "http.*", "telemetry.*", "operator.*"),
+    "structlog": ("chores", "audit.seals", "storage.counters", "http.*", "telemetry.*", "operator.*"),
     "hypothesis": (),
     "pytest": (),
 }  # fmt: skip

@@ -278,6 +278,7 @@ def test_every_permission_opens_something(routes: list[Route]):
 def test_the_events():
     assert {event.value for event in Event} == {
         "access.denied",
+        "audit.adopted",
         "audit.pruned",
         "group.created",
         "group.deleted",

@@ -72,6 +72,8 @@ def test_defaults_are_the_documented_ones() -> None:
         "server.graceful_timeout": "30s",
         "server.drain_delay": "0s",
         "server.request_timeout": "15s",
+        "server.head_timeout": "5s",
+        "server.max_connections": "10000",
         "server.max_body_bytes": "65536",
         "server.public_url": "",
         "server.data_dir": "data",
@@ -722,7 +724,7 @@ def with_secrets() -> Settings:
     )
 
 
-def test_no_representation_shows_a_secret() -> None:
+def test_no_representation_shows_a_secret() -> None:  # N05
     settings = with_secrets()
     problems = production_problems(settings)
     assert problems
@@ -908,7 +910,7 @@ PRODUCTION = {"USERMGMT_SECRET_KEYS": f"{GOOD_KEY},{OTHER_KEY}", "USERMGMT_DATAB
         ({"USERMGMT_VALKEY__URL": "valkeys://u:p@v:6379/0"}, None, None),
     ],
 )
-def test_what_production_refuses(change: dict[str, str], key: str | None, message: str | None) -> None:
+def test_what_production_refuses(change: dict[str, str], key: str | None, message: str | None) -> None:  # E14
     settings = loaded(PRODUCTION | change)
     found = production_problems(settings)
     assert common_problems(settings) == []

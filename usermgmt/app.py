@@ -119,6 +119,7 @@ def _chores(settings: Settings) -> tuple[Chore, ...]:
         Chore("ip_rule_hits", ip_rules.HITS_INTERVAL, ip_rules.store_hits),
         Chore("throttles", throttle.FORGET_INTERVAL, throttle.forget_past),
         Chore("erasures", personal_data.ERASE_INTERVAL, personal_data.erase_due),
+        Chore("audit_retention", seals.PRUNE_INTERVAL, seals.prune_due),
         Chore("audit_seals", settings.audit.seal_interval, seals.seal_pending),
     )
 
@@ -133,4 +134,5 @@ def _install_lifecycle(app: Quart, settings: Settings) -> None:
         await ip_rules.refresh_rule_book(runtime)
         async with doing(runtime, _chores(settings)):
             yield
+        await seals.log_checkpoint(runtime)
         await runtime.close()

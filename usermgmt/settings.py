@@ -132,6 +132,12 @@ class ServerSettings(Section):
     request_timeout: Wait = Field(
         default=Duration.parse("15s"), description="Duration that a client has to send its request."
     )
+    head_timeout: Wait = Field(
+        default=Duration.parse("5s"), description="Duration that the head of a request may take once it has begun."
+    )
+    max_connections: Annotated[Whole, Between(1, 1_000_000)] = Field(
+        default=10_000, description="Most connections at once, in number; further ones are answered 503."
+    )
     max_body_bytes: Annotated[Whole, Between(1, 1 << 30)] = Field(
         default=65536, description="Longest request body, in bytes."
     )

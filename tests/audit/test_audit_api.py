@@ -223,3 +223,6 @@ async def test_a_confined_reader_s_stream_is_confined(server: Server, admin: Per
     response = await auditor.get(AUDIT, headers={"Accept": "application/x-ndjson"})
     events = [json.loads(line) for line in (await response.get_data(as_text=True)).splitlines()]
     assert {event["target"]["id"] for event in events} == {ada.id}
+    assert await listed(auditor, path=f"/api/users/{ada.id}/activity") == events
+    own = await listed(auditor, path="/api/users/me/activity")
+    assert "root" not in {event["actor"]["name"] for event in own}

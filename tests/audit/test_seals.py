@@ -6,11 +6,14 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
+from tests.conftest import SECRET
 from tests.people import Person, Server
 from usermgmt.audit import seals, verification
+from usermgmt.audit import service as audit
 from usermgmt.audit.digests import entries_of
+from usermgmt.audit.events import Event
 from usermgmt.audit.models import AuditEvent, AuditSeal
-from usermgmt.audit.seals import LAG, Checkpoint
+from usermgmt.audit.seals import LAG, ChainBroken, Checkpoint
 from usermgmt.security.principal import OPERATOR
 from usermgmt.settings import Settings
 
@@ -234,6 +237,188 @@ async def test_signatures_of_a_secret_that_is_gone_are_told_and_not_held_against
     report = await verification.verify(other.runtime)
     assert (report.problems, report.unchecked_signatures) == ([], 2)
     await other.runtime.close()
+
+
+# What somebody changes is not covered up by what is sealed after it
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (
+            "DELETE FROM audit_seals WHERE seq = 2",
+            "UPDATE audit_head SET seq = 1, digest = (SELECT digest FROM audit_seals WHERE seq = 1)",
+        ),
+        ("UPDATE audit_head SET events = events - 1",),
+        ("UPDATE audit_head SET sealed_until = '2026-01-01 00:00:00'",),
+        ("UPDATE audit_head SET signature = 'é'",),
+        ("UPDATE audit_head SET pruned_seq = 1",),
+        ("DELETE FROM audit_head",),
+    ],
+    ids=["cut", "count", "time", "signature", "pruned", "gone"],
+)
+async def test_nothing_is_sealed_or_pruned_on_an_end_that_was_changed(server: Server, ada: Person, statements):  # K05
+    for _ in range(2):
+        await happen(server, ada, 2)
+    for statement in statements:
+        await server.execute(statement)
+    told = await problems(server)
+    assert len(told) == 1
+    assert (await ada.put("/api/users/me", json={"display_name": "after"})).status_code == 200
+    server.clock.move(TICK)
+    with pytest.raises(ChainBroken):
+        await seals.seal_pending(server.runtime)
+    if "DELETE FROM audit_head" not in statements:
+        with pytest.raises(ChainBroken):
+            await seals.prune(server.runtime, OPERATOR)
+    assert await problems(server) == told
+
+
+@pytest.mark.parametrize("flags", [{"audit.retention": "30d"}], ids=["30d"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_seals SET entries = (SELECT entries FROM audit_seals WHERE seq = 2) WHERE seq = 1",
+        "UPDATE audit_seals SET last_at = first_at WHERE seq = 1",
+    ],
+)
+async def test_a_seal_that_was_changed_is_not_pruned(server: Server, ada: Person, statement: str):
+    for _ in range(3):
+        await happen(server, ada, 2)
+    await server.execute(statement)
+    server.clock.move(timedelta(days=31))
+    with pytest.raises(ChainBroken):
+        await seals.prune(server.runtime, OPERATOR)
+    assert len(await server.rows("SELECT seq FROM audit_seals")) == 3
+
+
+async def test_an_event_that_is_there_twice_is_named(server: Server, ada: Person, bob: Person):  # K05
+    for _ in range(2):
+        await happen(server, ada)
+        server.clock.move(timedelta(minutes=5))
+    event = (await sealed_events(server))[2]
+    others = ", ".join(name for name in COLUMNS if name != "owner_id")
+    for at in ("at", "'2001-01-01 00:00:00'"):
+        values = others.replace(", at,", f", {at},")
+        await server.execute(
+            f"INSERT INTO audit_events (owner_id, {others}) SELECT :owner, {values} FROM audit_events WHERE id = :id",
+            owner=bob.id.replace("-", "") if server.runtime.database.is_sqlite else bob.id,
+            id=_stored(server, event),
+        )
+        (problem,) = await problems(server)
+        assert str(event.id) in problem
+        assert "added" in problem
+        await server.execute("DELETE FROM audit_events WHERE owner_id = :owner AND id = :id",
+            owner=bob.id.replace("-", "") if server.runtime.database.is_sqlite else bob.id,
+            id=_stored(server, event),
+        )  # fmt: skip
+        assert await problems(server) == []
+
+
+async def test_an_event_whose_time_is_yet_to_come_is_named(server: Server, ada: Person):
+    await happen(server, ada)
+    (event,) = (await server.events())[-1:]
+    await server.execute("UPDATE audit_events SET at = '2999-01-01 00:00:00' WHERE id = :id", id=_stored(server, event))
+    assert len(await problems(server)) == 1
+    server.clock.move(TICK)
+    (fresh,) = (await server.events("login.succeeded"))[-1:]
+    columns = ", ".join(name for name in COLUMNS if name not in {"id", "at"})
+    await server.execute("UPDATE audit_events SET at = :at WHERE id = :id",
+        at=event.at if not server.runtime.database.is_sqlite else event.at.replace(tzinfo=None),
+        id=_stored(server, event),
+    )  # fmt: skip
+    assert await problems(server) == []
+    new = str(fresh.id)[:-4] + "ffff"
+    await server.execute(
+        f"INSERT INTO audit_events (id, at, {columns}) SELECT :new, '2999-01-01 00:00:00', {columns}"
+        " FROM audit_events WHERE id = :id",
+        new=new.replace("-", "") if server.runtime.database.is_sqlite else new,
+        id=_stored(server, fresh),
+    )
+    (problem,) = await problems(server)
+    assert f"event {new} was added: its time" in problem
+
+
+async def test_personal_data_that_was_taken_out_without_erasing_anybody_is_named(server: Server, ada: Person):
+    for name in ("ada", "nobody-at-all"):
+        await server.nobody().post("/api/auth/login", json={"username": name, "password": "wrong"})
+    await happen(server, ada)
+    known, typed = await server.events("login.failed")
+    erase = "UPDATE audit_events SET salt = NULL, actor_name = NULL, address = NULL, user_agent = NULL"
+    await server.execute(f"{erase}, target_id = NULL WHERE id = :id", id=_stored(server, typed))
+    assert str(typed.id) in (await problems(server))[0]
+    await server.execute(f"{erase}, target_id = :ada WHERE id = :id", ada=ada.id, id=_stored(server, typed))
+    assert str(typed.id) in (await problems(server))[0]
+    async with server.runtime.database.begin() as session:  # an erasure of which only the record tells
+        await audit.record(session, Event.USER_ERASED, caller=OPERATOR, at=server.clock.now(), user_id=known.owner_id)
+    await happen(server, ada, 1)
+    assert str(typed.id) in (await problems(server))[0]
+
+
+async def test_the_record_is_verified_while_it_grows(server: Server, ada: Person, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(verification, "SEALS_AT_ONCE", 1)
+    for _ in range(3):
+        await happen(server, ada, 2)
+    reports = await asyncio.gather(
+        *(verification.verify(server.runtime) for _ in range(3)),
+        *(happen(server, ada, 3) for _ in range(2)),
+        *(verification.verify(server.runtime) for _ in range(3)),
+    )
+    assert [report.problems for report in reports if report is not None] == [[]] * 6
+
+
+# Changing the root secret
+
+NEWER_SECRET = "tests-only-newer-c3d95e2b80467f3a9c51e8d24b60a1f7"
+
+
+def with_keys(settings: Settings, *keys: str) -> Settings:
+    secret = settings.secret.model_copy(update={"keys": tuple(map(SecretStr, keys))})
+    return settings.model_copy(update={"secret": secret})
+
+
+async def test_a_quiet_server_signs_the_end_with_its_new_secret(server: Server, settings: Settings, ada: Person):
+    await happen(server, ada)
+    for keys in ((NEWER_SECRET, SECRET), (NEWER_SECRET,)):
+        rotated = Server(with_keys(settings, *keys))
+        rotated.clock.ahead = server.clock.ahead
+        await seals.seal_pending(rotated.runtime)
+        report = await verification.verify(rotated.runtime)
+        assert (report.problems, report.is_end_proven) == ([], True)
+        await rotated.runtime.close()
+    assert report.unchecked_signatures == 1
+
+
+async def test_a_secret_that_was_lost_stops_the_sealing_until_somebody_says_so(
+    server: Server, settings: Settings, ada: Person
+):
+    await happen(server, ada)
+    assert not await seals.adopt_chain(server.runtime, OPERATOR)
+    alone = Server(with_keys(settings, NEWER_SECRET))
+    alone.clock.ahead = server.clock.ahead
+    with pytest.raises(ChainBroken, match="not configured"):
+        await seals.seal_pending(alone.runtime)
+    assert not (await verification.verify(alone.runtime)).is_end_proven
+    assert await seals.adopt_chain(alone.runtime, OPERATOR)
+    alone.clock.move(TICK)
+    assert await seals.seal_pending(alone.runtime) == 1
+    report = await verification.verify(alone.runtime)
+    assert (report.problems, report.is_end_proven, report.seals) == ([], True, 2)
+    (event,) = await server.events("audit.adopted")
+    assert (event.actor_name, event.details["seq"]) == ("operator", 1)
+    await alone.runtime.close()
+
+
+async def test_the_log_holds_checkpoints(
+    server: Server, ada: Person, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(seals, "LOGGED_EVERY", 2)
+    for _ in range(3):
+        await happen(server, ada, 2)
+    await seals.log_checkpoint(server.runtime)
+    logged = [line for line in capsys.readouterr().out.splitlines() if "audit_checkpoint" in line]
+    assert len(logged) == 2
+    assert str(await seals.find_checkpoint(server.runtime)) in logged[1]
 
 
 def _stored(server: Server, event: AuditEvent) -> str:

@@ -124,7 +124,7 @@ async def test_head_has_the_headers_of_get(ada: Person):
 
 async def test_limited_routes_tell_their_budget_and_others_do_not(database_url: str, monkeypatch: pytest.MonkeyPatch):
     with faults.installed(monkeypatch) as settings:
-        server = Server(settings_for(database_url, **settings))
+        server = Server(settings_for(database_url, **settings, **{"server.request_timeout": "2s"}))
         async with server.running():
             ada = await server.person("ada")
             for route in routes_of(server.app):

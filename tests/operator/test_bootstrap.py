@@ -40,7 +40,7 @@ async def admins(runtime: Runtime) -> list[UserView]:
     return list(found.page.items)
 
 
-async def test_one_of_many_makes_the_configured_administrator(runtimes: list[Runtime]) -> None:
+async def test_one_of_many_makes_the_configured_administrator(runtimes: list[Runtime]) -> None:  # G15
     made = await asyncio.gather(*map(make_configured_admin, runtimes))
     assert sum(admin is not None for admin in made) == 1
     assert [view.user.username for view in await admins(runtimes[0])] == ["root"]

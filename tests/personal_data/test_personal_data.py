@@ -113,6 +113,33 @@ async def test_the_last_administrator_is_not_erased(server: Server, admin: Perso
     await problem_of(await second.post("/api/users/me/erase"), 409, "last_admin")
 
 
+async def test_whoever_erases_themselves_leaves_no_trace_either(server: Server, admin: Person):
+    second = await server.person("second", roles=["admin"])
+    scope = {"client": ("198.51.100.9", 1)}
+    erased = await second.post("/api/users/me/erase", headers={"User-Agent": "their phone"}, scope_base=scope)
+    assert erased.status_code == 204
+    held = await everything(server)
+    for trace in ("second", "198.51.100.9", "their phone"):
+        assert trace not in held, trace
+    await seal(server)
+    assert (await verification.verify(server.runtime)).problems == []
+
+
+async def test_names_that_were_typed_after_the_deletion_are_erased_in_every_spelling(server: Server, admin: Person):
+    long = "a-very-long-name-before-the-sign" + "." + "x" * 30
+    await server.person(long)
+    await admin.delete(f"/api/users/{(await server.events('user.created'))[-1].target_id}")
+    for typed in (long, long.upper(), f"{long}@example.com", f"{long}@EXAMPLE.com", "somebody-else"):
+        await server.nobody().post(LOGIN, json={"username": typed, "password": "wrong"})
+    server.clock.move(RETENTION + timedelta(seconds=1))
+    assert await service.erase_due(server.runtime) == 1
+    held = await everything(server)
+    assert long.upper() not in held.upper()
+    assert "somebody-else" in held
+    await seal(server)
+    assert (await verification.verify(server.runtime)).problems == []
+
+
 async def test_nobody_erases_who_holds_more(server: Server, admin: Person):
     assert (await admin.post("/api/roles", json={"name": "eraser", "permissions": ["users:erase"]})).status_code == 201
     eraser = await server.person("eraser", roles=["eraser"])

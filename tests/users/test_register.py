@@ -165,7 +165,7 @@ async def test_each_text_has_a_longest_form(server: Server):  # H16, alike on bo
     await assert_whole(server)
 
 
-async def test_a_name_is_taken_however_it_is_spelt(server: Server, ada):
+async def test_a_name_is_taken_however_it_is_spelt(server: Server, ada):  # B05
     for taken in (
         account("zoë", email="zoe@example.org"),
         account("straße", email="jo@xn--bcher-kva.example"),

@@ -13,6 +13,9 @@ NO_DIGEST = "0" * 64
 LOGIN_NAME = "login_name"
 """The type of a target that is whatever somebody typed as a name."""
 
+MAX_LOGIN_NAME = 64
+"""How much of it is kept."""
+
 ENTRY_BYTES = 48
 
 
@@ -82,9 +85,10 @@ def event_digest(event: Recorded) -> bytes:
     ).digest()
 
 
-def chained(previous: str, seq: int, entries: bytes) -> str:
-    """The digest of a seal: over the one before, its number, and the events in it."""
-    return hashlib.sha256(f"{previous}:{seq}:".encode() + entries).hexdigest()
+def chained(previous: str, seq: int, *, first_at: datetime, last_at: datetime, entries: bytes) -> str:
+    """The digest of a seal: over the one before, its number, its time, and the events in it."""
+    start = f"{previous}:{seq}:{first_at.isoformat()}:{last_at.isoformat()}:"
+    return hashlib.sha256(start.encode() + entries).hexdigest()
 
 
 def entry(event: Recorded) -> bytes:

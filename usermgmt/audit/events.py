@@ -43,6 +43,7 @@ class Event(StrEnum):
     IP_RULE_DELETED = "ip_rule.deleted"
     IP_RULES_SUSPENDED = "ip_rules.suspended"
     AUDIT_PRUNED = "audit.pruned"
+    AUDIT_ADOPTED = "audit.adopted"
     SIGNING_KEY_CREATED = "signing_key.created"
     SIGNING_KEY_RETIRED = "signing_key.retired"
 

@@ -55,12 +55,16 @@ async def has_user(session: AsyncSession, user_id: UUID, reach: Reach) -> bool:
 
 
 async def update_erased(session: AsyncSession, user_id: UUID, *, names: Collection[str]) -> None:
-    """Take the personal data of an account out of the record. The events stay, and still verify."""
-    own = or_(AuditEvent.actor_id == user_id, (AuditEvent.owner_id == user_id) & AuditEvent.actor_id.is_(None))
+    """Take the personal data of an account out of the record. The events stay, and still verify.
+
+    Where one of its names was typed, its id takes the name's place.
+    """
+    is_nobody = AuditEvent.actor_id.is_(None) & AuditEvent.actor_name.is_(None)
+    own = or_(AuditEvent.actor_id == user_id, (AuditEvent.owner_id == user_id) & is_nobody)
     gone = {"actor_name": None, "address": None, "user_agent": None, "salt": None}
     await session.execute(update(AuditEvent).where(own).values(**gone))
     typed = (AuditEvent.target_type == "login_name") & AuditEvent.target_id.in_(sorted(names))
-    await session.execute(update(AuditEvent).where(typed).values(**gone, target_id=None))
+    await session.execute(update(AuditEvent).where(typed).values(**gone, target_id=str(user_id)))
 
 
 # The chain
@@ -98,10 +102,21 @@ async def find_seal(session: AsyncSession, seq: int) -> AuditSeal | None:
     return (await session.scalars(select(AuditSeal).where(AuditSeal.seq == seq))).one_or_none()
 
 
-async def list_entries(session: AsyncSession, *, since: datetime, until: datetime) -> Sequence[bytes]:
-    """What the seals hold that have events of a time."""
-    statement = select(AuditSeal.entries).where(AuditSeal.last_at >= since, AuditSeal.first_at <= until)
-    return (await session.scalars(statement)).all()
+async def find_last_seq(session: AsyncSession) -> int:
+    """The number of the last seal; 0 when there is none."""
+    return (await session.execute(select(func.coalesce(func.max(AuditSeal.seq), 0)))).scalar_one()
+
+
+async def list_entries(
+    session: AsyncSession, *, since: datetime, until: datetime, last_seq: int
+) -> Sequence[tuple[datetime, datetime, bytes]]:
+    """The times and the entries of the seals up to a number that have events of a time."""
+    rows = await session.execute(
+        select(AuditSeal.first_at, AuditSeal.last_at, AuditSeal.entries)
+        .where(AuditSeal.last_at >= since, AuditSeal.first_at <= until, AuditSeal.seq <= last_seq)
+        .order_by(AuditSeal.seq)
+    )
+    return [(first_at, last_at, entries) for first_at, last_at, entries in rows]
 
 
 async def list_unsealed(
@@ -118,12 +133,13 @@ async def list_unsealed(
 
 
 async def list_ids(
-    session: AsyncSession, *, after: tuple[datetime, UUID], until: tuple[datetime, UUID], limit: int
+    session: AsyncSession, *, after: tuple[datetime, UUID] | None, until: tuple[datetime, UUID], limit: int
 ) -> Sequence[tuple[datetime, UUID]]:
-    """The places of events between two places, up to a number of them."""
+    """The places of events between two places, or from the first on, up to a number of them."""
+    start = [_place() > tuple_(*_literals(after))] if after is not None else []
     rows = await session.execute(
         select(AuditEvent.at, AuditEvent.id)
-        .where(_place() > tuple_(*_literals(after)), _place() <= tuple_(*_literals(until)))
+        .where(*start, _place() <= tuple_(*_literals(until)))
         .order_by(AuditEvent.at, AuditEvent.id)
         .limit(limit)
     )
@@ -138,16 +154,23 @@ async def list_events_by_id(
     return (await session.scalars(found)).all()
 
 
-async def has_erasure(session: AsyncSession, user_ids: Collection[UUID]) -> bool:
-    """Whether one of these accounts was erased."""
-    found = select(exists().where(AuditEvent.owner_id.in_(list(user_ids)), AuditEvent.event == "user.erased"))
+async def has_erasure(session: AsyncSession, user_id: UUID) -> bool:
+    """Whether it is on record that an account was erased, and it is gone."""
+    is_recorded = exists().where(AuditEvent.owner_id == user_id, AuditEvent.event == "user.erased")
+    found = select(is_recorded & ~exists().where(User.id == user_id))
     return bool((await session.execute(found)).scalar_one())
 
 
-async def count_events(session: AsyncSession, *, until: tuple[datetime, UUID]) -> int:
-    """How many events there are up to a place."""
-    counted = select(func.count()).select_from(AuditEvent).where(_place() <= tuple_(*_literals(until)))
+async def count_events(session: AsyncSession, *, after: tuple[datetime, UUID]) -> int:
+    """How many events there are after a place."""
+    counted = select(func.count()).select_from(AuditEvent).where(_place() > tuple_(*_literals(after)))
     return (await session.execute(counted)).scalar_one()
+
+
+async def find_event_after(session: AsyncSession, at: datetime) -> AuditEvent | None:
+    """The first event later than a time."""
+    found = select(AuditEvent).where(AuditEvent.at > at).order_by(AuditEvent.at, AuditEvent.id).limit(1)
+    return (await session.scalars(found)).one_or_none()
 
 
 async def delete_events(session: AsyncSession, ids: Collection[UUID], *, since: datetime, until: datetime) -> None:

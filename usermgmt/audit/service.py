@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.audit import queries
-from usermgmt.audit.digests import LOGIN_NAME, personal_digest, personal_parts
+from usermgmt.audit.digests import LOGIN_NAME, MAX_LOGIN_NAME, personal_digest, personal_parts
 from usermgmt.audit.events import Event, Outcome
 from usermgmt.audit.models import AuditEvent
 from usermgmt.audit.queries import EventFilters
@@ -50,7 +50,8 @@ async def record(
     event_id = new_id()
     principal = caller.principal
     target_id = target if target is not None else (str(user_id) if user_id else None)
-    target_id = target_id[:MAX_TARGET] if target_id is not None else None
+    if target_id is not None:
+        target_id = target_id[: MAX_LOGIN_NAME if target_type == LOGIN_NAME else MAX_TARGET]
     salt = secrets.token_hex(16)
     personal = {
         "actor_name": principal.username if principal else (OPERATOR_NAME if caller.is_operator else None),
@@ -92,6 +93,11 @@ async def record_refusal(runtime: Runtime, caller: Caller, route: str, code: str
             outcome=Outcome.FAILURE,
             details={"code": code},
         )
+
+
+async def erase(session: AsyncSession, user_id: UUID, *, names: Collection[str]) -> None:
+    """Take the personal data of an account out of the record, also where one of its names was only typed."""
+    await queries.update_erased(session, user_id, names={name[:MAX_LOGIN_NAME] for name in names})
 
 
 async def list_events(

@@ -30,7 +30,6 @@ from usermgmt.users import queries as user_queries
 from usermgmt.users.models import Status, User
 from usermgmt.users.service import UserView, view_of
 
-MAX_RECORDED_NAME = 64
 NOBODY = UUID(int=0)
 
 
@@ -278,7 +277,7 @@ async def _record_failure(
                 caller=caller,
                 at=runtime.clock.now(),
                 user_id=user.id if user is not None else None,
-                target=None if user is not None else name[:MAX_RECORDED_NAME],
+                target=None if user is not None else login_name_key(name) or name,
                 target_type="user" if user is not None else "login_name",
                 outcome=Outcome.FAILURE,
                 details=details,

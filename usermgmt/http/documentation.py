@@ -93,4 +93,5 @@ def _require_enabled() -> None:
 
 
 def _html(text: str, policy: str) -> Response:
-    return Response(text, mimetype="text/html", headers={"Content-Security-Policy": policy, "Cache-Control": CACHED})
+    headers = {"Content-Security-Policy": policy, "X-Frame-Options": "DENY", "Cache-Control": CACHED}
+    return Response(text, mimetype="text/html", headers=headers)

@@ -32,6 +32,8 @@ def who_may(rule: AccessRule) -> str:
     if rule.who is Who.IDENTIFIED:
         return "anyone with a token"
     words = f"`{rule.permission}`" if rule.permission is not None else "signed in"
+    if rule.confinable:
+        words += " (also over a group)"
     if rule.or_self is not None:
         words = f"self, or {words}"
     if rule.or_when is not None:
@@ -48,7 +50,7 @@ def with_table(text: str, table: str) -> str:
 
 def _plain(path: str) -> str:
     """A path as documentation writes it: `<id>` rather than the router's converters."""
-    return path.replace("<user_ref:user_id>", "<id>").replace("<role_name:", "<")
+    return path.replace("<user_ref:user_id>", "<id>").replace("<role_name:", "<").replace("<id:", "<")
 
 
 def main(path: Path) -> None:

@@ -1,6 +1,7 @@
 """`usermgmt audit`: reading the record, and proving that nobody has touched it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -11,10 +12,11 @@ from usermgmt.audit import seals, service, verification
 from usermgmt.audit.events import Event, Outcome
 from usermgmt.audit.models import AuditEvent
 from usermgmt.audit.schemas import EventOut, ListEvents
-from usermgmt.audit.seals import Checkpoint
+from usermgmt.audit.seals import ChainBroken, Checkpoint
+from usermgmt.audit.verification import Report
 from usermgmt.errors import ValidationFailed
 from usermgmt.http.body import field_errors
-from usermgmt.operator.console import Console, Exit
+from usermgmt.operator.console import Console, Exit, Refusal
 from usermgmt.operator.grammar import command
 from usermgmt.operator.workplace import on_runtime
 from usermgmt.runtime import Runtime
@@ -55,31 +57,30 @@ async def verify(console: Console, runtime: Runtime, checkpoint: str | None) -> 
     """Verify the record against its seals. The exit code is 1 when something was changed, removed, added or cut off."""
     kept = _checkpoint(checkpoint) if checkpoint is not None else None
     report = await verification.verify(runtime, checkpoint=kept)
-    lines = [
-        f"{report.events} events under {report.seals} seals{' are as they were written.' if report.is_intact else '.'}"
-    ]
-    lines += [f"  NOT INTACT: {problem}" for problem in report.problems]
-    if report.erased:
-        lines.append(f"  {report.erased} of them without personal data, which were erased.")
-    if report.unchecked_signatures:
-        lines.append(f"  {report.unchecked_signatures} signatures are of a root secret that is no longer configured.")
     document = {
         "intact": report.is_intact,
+        "proven": report.is_end_proven,
         "problems": report.problems,
         "events": report.events,
         "seals": report.seals,
+        "unsealed": report.unsealed,
         "erased": report.erased,
         "unchecked_signatures": report.unchecked_signatures,
     }
-    console.show(document, "\n".join(lines))
-    return Exit.OK if report.is_intact else Exit.FAILURE
+    console.show(document, "\n".join(_lines(report)))
+    return Exit.OK if report.is_intact and report.is_end_proven else Exit.FAILURE
 
 
 @command()
+@click.option("--adopt", "is_adopting", is_flag=True, help="First accept an end whose root secret is gone.")
 @on_runtime
-async def checkpoint(console: Console, runtime: Runtime) -> None:
+async def checkpoint(console: Console, runtime: Runtime, is_adopting: bool) -> None:
     """Seal what is due, and print the end of the chain. Keep it where whoever can write to the database cannot."""
-    await seals.seal_pending(runtime)
+    if is_adopting:
+        console.confirm("Go on from an end of the chain that nobody can check any more?")
+        await seals.adopt_chain(runtime, OPERATOR)
+    with _broken_told():
+        await seals.seal_pending(runtime)
     found = await seals.find_checkpoint(runtime)
     console.show({"checkpoint": str(found) if found else None}, str(found) if found else "Nothing is sealed yet.")
 
@@ -90,9 +91,35 @@ async def prune(console: Console, runtime: Runtime) -> None:
     """Remove the sealed events whose retention (`audit.retention`) is over. What remains still verifies."""
     console.confirm(f"Remove events older than {runtime.settings.audit.retention} for good?")
     total = 0
-    while removed := await seals.prune(runtime, OPERATOR):
-        total += removed
+    with _broken_told():
+        while removed := await seals.prune(runtime, OPERATOR):
+            total += removed
     console.show({"removed": total}, f"Removed {total} event{'' if total == 1 else 's'}.")
+
+
+def _lines(report: Report) -> Iterator[str]:
+    """A report as a person reads it."""
+    is_good = report.is_intact and report.is_end_proven
+    yield f"{report.events} events under {report.seals} seals{' are as they were written.' if is_good else '.'}"
+    for problem in report.problems:
+        yield f"  NOT INTACT: {problem}"
+    if not report.is_end_proven:
+        yield "  NOT PROVEN: the root secret that signed the end of the chain is not configured. Put it back, or see"
+        yield "  `usermgmt audit checkpoint --help` for --adopt."
+    if report.erased:
+        yield f"  {report.erased} of them without personal data, which were erased."
+    if report.unsealed:
+        yield f"  {report.unsealed} more are too new to have been sealed."
+    if report.unchecked_signatures:
+        yield f"  {report.unchecked_signatures} signatures are of a root secret that is no longer configured."
+
+
+@contextmanager
+def _broken_told() -> Iterator[None]:
+    try:
+        yield
+    except ChainBroken as broken:
+        raise Refusal(f"Nothing more was done: {broken}. See `usermgmt audit verify`.", code="chain_broken") from None
 
 
 def _query(filters: dict[str, Any]) -> ListEvents:

@@ -96,6 +96,10 @@ cli = CommandLine(
         "seed": Lazy("usermgmt.operator.seed_command:seed", "Make many accounts for load tests."),
         "healthcheck": Lazy("usermgmt.operator.healthcheck:healthcheck", "Ask a running server whether it is ready."),
         "explain": Lazy("usermgmt.operator.explain_command:explain", "Tell why somebody may do something, or may not."),
+        "verify-deployment": Lazy(
+            "usermgmt.operator.verify_deployment_command:verify_deployment",
+            "Attack a running server, and report what held.",
+        ),
         "openapi": Lazy("usermgmt.operator.openapi_command:openapi", "Print the OpenAPI document of the API."),
     },
 )

@@ -22,6 +22,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 from quart import Quart
 
+from usermgmt.operator.connections import limit_connections
 from usermgmt.operator.console import Refusal
 from usermgmt.runtime import Runtime
 from usermgmt.settings import ServerSettings
@@ -102,6 +103,7 @@ async def serve(app: Quart, runtime: Runtime, sockets: Sequence[socket.socket], 
         await asyncio.sleep(min(settings.drain_delay, settings.graceful_timeout).total_seconds())
 
     asyncio.get_running_loop().set_exception_handler(_tell_fault)
+    limit_connections(settings)
     try:
         await hypercorn_serve(app, _config(settings, sockets), shutdown_trigger=drained, mode="asgi")
     except (LifespanFailureError, LifespanTimeoutError) as error:

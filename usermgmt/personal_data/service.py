@@ -109,5 +109,5 @@ async def _erase(runtime: Runtime, session: AsyncSession, caller: Caller, user: 
     names = {user.username, user.email, user.username_key, user.email_key}
     await queries.delete_stored_answers(session, user.id)
     await queries.delete_account(session, user)
-    await audit_queries.update_erased(session, user.id, names=names)
     await audit.record(session, Event.USER_ERASED, caller=caller, at=runtime.clock.now(), user_id=user.id)
+    await audit.erase(session, user.id, names=names)  # of that event too, when they erase themselves

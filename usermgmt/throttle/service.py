@@ -164,15 +164,16 @@ async def _admit(runtime: Runtime, counters: Sequence[Counter]) -> None:
     full = await _take(runtime, counters)
     if full is None:
         return
+    if not full.is_waiting_worth_it:
+        raise TooManyAttempts(retry_after=ceil(full.ends_in.total_seconds()))
     async with _turnstile(full.counter):  # one of all that wait here asks at a time
         patience = asyncio.get_running_loop().time() + runtime.settings.passwords.hash_queue.total_seconds()
-        while full is not None:
+        while (full := await _take(runtime, counters)) is not None:
             if not full.is_waiting_worth_it:
                 raise TooManyAttempts(retry_after=ceil(full.ends_in.total_seconds()))
             if asyncio.get_running_loop().time() > patience:
                 raise Overloaded
             await asyncio.sleep(POLL_SECONDS)
-            full = await _take(runtime, counters)
 
 
 @repeated_on_conflict

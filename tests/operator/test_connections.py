@@ -1,0 +1,179 @@
+"""Connections: how many, how long a head may take, and what is no clear HTTP/1.1."""
+
+import json
+import socket
+import time
+from contextlib import ExitStack, closing
+
+import pytest
+
+from tests.operator.calls import answered, call, connection_to
+from tests.operator.conftest import Process, Start, environment
+
+GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
+BODY = b'{"username": "nobody", "password": "wrong"}'
+POST = b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture
+def url(start: Start, database_url: str) -> str:
+    """The address of a server with few connections and little patience."""
+    limits = {"server__head_timeout": "1s", "server__max_connections": "20", "server__request_timeout": "2s"}
+    process: Process = start("serve", "--port", "0", environ={**environment(database_url), **_variables(limits)})
+    return str(json.loads(process.wait_for('"serving"'))["url"])
+
+
+def _variables(settings: dict[str, str]) -> dict[str, str]:
+    return {f"USERMGMT_{name.upper()}": value for name, value in settings.items()}
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server has closed a connection; what it sent before is dropped."""
+    try:
+        while connection.recv(65_536):
+            pass
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+def exchange(url: str, request: bytes) -> tuple[bytes, bool]:
+    """All that comes back on a connection, and whether the server closed it."""
+    with closing(connection_to(url)) as connection:
+        connection.settimeout(3)
+        connection.sendall(request)
+        received = b""
+        try:
+            while part := connection.recv(65_536):
+                received += part
+        except ConnectionResetError:
+            return received, True
+        except TimeoutError:
+            return received, False
+        return received, True
+
+
+def test_a_head_that_does_not_end_is_dropped_and_others_are_served(url: str):  # I02
+    with ExitStack() as stack:
+        slow = [stack.enter_context(closing(connection_to(url))) for _ in range(15)]
+        started = time.monotonic()
+        for connection in slow:
+            connection.sendall(b"GET / HT")
+        for letter in b"TP/1.1\r\nA: b":
+            for connection in slow:
+                try:
+                    connection.sendall(bytes([letter]))
+                except OSError:
+                    continue
+            assert call(f"{url}/health/live")[0] == 200
+            time.sleep(0.1)
+        for connection in slow:
+            connection.settimeout(3)
+            assert is_closed(connection)
+        assert time.monotonic() - started < 10
+
+
+def test_an_idle_connection_stays_and_a_second_request_has_its_own_time(url: str):
+    with closing(connection_to(url)) as connection:
+        for _ in range(2):
+            time.sleep(1.2)  # longer than a head may take, which has not begun
+            connection.sendall(GET + b"\r\n")
+            assert answered(connection)[0] == 200
+
+
+def test_a_body_that_does_not_end_is_refused(url: str):
+    received, _ = exchange(url, POST + b"Content-Length: 100\r\n\r\n{")
+    assert received.startswith(b"HTTP/1.1 408 ")
+
+
+def test_one_connection_too_many_is_told_so(url: str):
+    with ExitStack() as stack:
+        held = [stack.enter_context(closing(connection_to(url))) for _ in range(20)]
+        for connection in held:
+            connection.sendall(GET + b"\r\n")
+            assert answered(connection)[0] == 200
+        received, is_over = exchange(url, GET + b"\r\n")
+        assert received.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1" in received
+        assert is_over
+    for _ in range(50):
+        received, _ = exchange(url, GET + b"Connection: close\r\n\r\n")
+        if received.startswith(b"HTTP/1.1 200 "):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the connections that were closed still count")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 43\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"Transfer-Encoding : chunked\r\n",
+        b"Transfer-Encoding:\x0bchunked\r\n",
+        b"Content-Length: 43\r\nContent-Length: 44\r\n",
+        b"Content-Length: +43\r\n",
+        b"Content-Length: 43, 44\r\n",
+        b"Content-Length: -1\r\n",
+        b"Content-Length: 0x2b\r\n",
+        b"Content-Length: \xd9\xa4\r\n",
+        b"Content-Length : 43\r\n",
+        b"X: a\nContent-Length: 43\r\n" + b"Transfer-Encoding: chunked\r\n",
+        b"X\x00: y\r\n",
+        b"X: a\rb\r\n",
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused_and_closed(url: str, head: bytes):  # I05
+    received, is_over = exchange(url, POST + head + b"\r\n" + b"2b\r\n" + BODY + b"\r\n0\r\n\r\n" + GET + b"\r\n")
+    assert received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 ")), received[:200]
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert is_over
+
+
+@pytest.mark.parametrize("chunk", [b"fffffffffffffffff\r\n", b"-1\r\n", b"zz\r\n"])
+def test_a_chunk_of_no_size_is_refused(url: str, chunk: bytes):  # I05
+    received, is_over = exchange(url, POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + BODY + b"\r\n0\r\n\r\n")
+    assert not received.startswith(b"HTTP/1.1 2"), received[:200]
+    assert is_over
+
+
+def test_an_upgrade_to_http_2_without_tls_is_ignored(url: str):  # I06
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    with closing(connection_to(url)) as connection:
+        connection.sendall(GET + upgrade + b"\r\n")
+        assert answered(connection)[0] == 200
+        connection.sendall(GET.replace(b"/health/live", b"/api/users") + b"\r\n")
+        assert answered(connection)[0] == 401
+
+
+def test_http_2_that_was_not_agreed_on_is_refused(url: str):  # I06
+    received, is_over = exchange(url, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert is_over
+
+
+def test_heads_have_a_length(url: str):
+    for head in (b"X: " + b"a" * 20_000 + b"\r\n", b"".join(b"X%d: y\r\n" % number for number in range(3_000))):
+        received, is_over = exchange(url, GET + head + b"\r\n")
+        assert received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 ")), received[:100]
+        assert is_over
+
+
+def test_the_log_is_one_document_a_line_whatever_a_path_holds(start: Start, database_url: str):  # I08, K02
+    process = start("serve", "--port", "0", environ=environment(database_url))
+    url = json.loads(process.wait_for('"serving"'))["url"]
+    paths = [b'/%0a%0d{"a":1}', b"/\xc3\xa9%00", b'/a"b', b"/%1b[31m", b"/?token=canary-4711", b"/" + b"a" * 8_000]
+    for path in paths:
+        exchange(url, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nUser-Agent: \x1b[2J\xff\r\nConnection: close\r\n\r\n")
+    for host in (b"evil.example", b".", b"a b", b"\xff", b"x:99999", b"[::1", b""):
+        exchange(url, b"GET /api/users/me HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n")
+    assert process.end(15) == 0
+    lines = [json.loads(line) for line in process.seen]
+    assert sum(line["event"] == "request" for line in lines) >= 8
+    assert "canary-4711" not in str(lines)
+    assert "\x1b" not in "".join(process.seen)

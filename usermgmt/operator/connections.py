@@ -1,0 +1,106 @@
+"""What Hypercorn leaves open about its connections: how many there are, how long a head may take, and what is no clear
+HTTP/1.1.
+
+Hypercorn 0.18 names the classes it builds connections from in two of its modules; ours are put there. With another
+version they are left alone and the log says so: everything works, without these limits.
+"""
+
+import asyncio
+from importlib.metadata import version
+from typing import ClassVar
+
+import h11
+import hypercorn.asyncio.run
+import hypercorn.protocol
+import structlog
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol.h11 import H11Protocol
+
+from usermgmt.settings import ServerSettings
+
+TESTED_WITH = "0.18."
+LONGEST_HEAD = 16 * 1024
+MOST_HEADERS = 100
+REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nCache-Control: no-store\r\n"
+    b"Content-Length: 0\r\n\r\n"
+)
+
+log = structlog.get_logger("usermgmt.server")
+
+
+def limit_connections(settings: ServerSettings) -> None:
+    """Have Hypercorn build its connections from here on with the limits of the settings."""
+    if not version("hypercorn").startswith(TESTED_WITH):
+        log.warning("connection_limits_off", hypercorn=version("hypercorn"), tested_with=TESTED_WITH)
+        return
+    Connection.most = settings.max_connections
+    Connection.head_seconds = settings.head_timeout.total_seconds()
+    setattr(hypercorn.asyncio.run, "TCPServer", Connection)  # noqa: B010 - what a module does not export, see above
+    setattr(hypercorn.protocol, "H11Protocol", PlainHttp1)  # noqa: B010
+
+
+class Connection(TCPServer):
+    """A connection that is refused when there are too many, and closed when the head of a request does not end."""
+
+    most: ClassVar[int]
+    head_seconds: ClassVar[float]
+    open_now: ClassVar[int] = 0
+
+    async def run(self) -> None:
+        """Serve until the client or the server closes."""
+        if Connection.open_now >= self.most:
+            self.writer.write(REFUSAL)
+            await self._close()
+            return
+        Connection.open_now += 1
+        try:
+            await super().run()
+        finally:
+            Connection.open_now -= 1
+
+    async def _read_data(self) -> None:
+        deadline: float | None = None
+        while not self.reader.at_eof():
+            deadline = (deadline or self.loop.time() + self.head_seconds) if self._is_within_head() else None
+            try:
+                async with asyncio.timeout_at(deadline):
+                    data = await self.reader.read(MAX_RECV)
+            except (OSError, TimeoutError):
+                break
+            await self.protocol.handle(RawData(data))
+        await self.protocol.handle(Closed())
+        await self.idle_task.stop()  # or the socket of a client that left stays open until keep-alive ends
+
+    def _is_within_head(self) -> bool:
+        """Whether a head has begun and not ended."""
+        protocol = self.protocol.protocol
+        if not isinstance(protocol, H11Protocol) or not isinstance(protocol.connection, h11.Connection):
+            return False
+        return protocol.connection.their_state is h11.IDLE and bool(protocol.connection.trailing_data[0])
+
+
+class PlainHttp1(H11Protocol):
+    """HTTP/1.1 that stays HTTP/1.1, and refuses a message whose length is told twice.
+
+    A proxy that decides by paths must see every request: an upgrade to HTTP/2 without TLS would hide them, and of
+    Content-Length and Transfer-Encoding it may believe the other one (RFC 9112, section 6.1).
+    """
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Ignore `Upgrade: h2c`, as RFC 9110 allows; HTTP/2 with TLS is agreed on before."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        names = {name.lower() for name, _ in request.headers}
+        length = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
+        if {b"content-length", b"transfer-encoding"} <= names or request.http_version == b"2.0":
+            await self._refuse(400)
+        elif len(names) > MOST_HEADERS or length > LONGEST_HEAD:
+            await self._refuse(431)
+        else:
+            await super()._create_stream(request)
+
+    async def _refuse(self, status: int) -> None:
+        await self._send_error_response(status)
+        await self.send(Closed())
