@@ -1,33 +1,34 @@
 """What can be checked of a deployment with two throw-away accounts, which an administrator's credentials make."""
 
-import base64
-import hmac
-import json
 import secrets
-import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from usermgmt.operator.deployment_checks import LOGIN, ME, REFRESH, expect, made_up_name
-from usermgmt.operator.deployment_client import Answer, Deployment, NotChecked
+import click
+
+from usermgmt.operator.deployment_checklist import Checklist, expect
+from usermgmt.operator.deployment_checks import LOGIN, ME, REFRESH
+from usermgmt.operator.deployment_client import Answer, Deployment, NotChecked, Unreachable
+from usermgmt.operator.deployment_forgeries import ABSENT_ID, forgeries
+from usermgmt.operator.deployment_operations import Operation, operations_of
 
 AT_ONCE = 20
-GUESSES = 8  # of the ten that an account has
-MOST_DIFFERENCE = 0.15
-LEAST_SECONDS = 0.02  # a difference that a network makes by itself
+LOGOUT = "/api/auth/logout"
+SPARE_REQUESTS = 20  # for cleaning up, when all others are spent
 
 
 @dataclass(slots=True)
 class Account:
-    """A throw-away account, signed in."""
+    """A throw-away account, once signed in with its tokens."""
 
     id: str
     username: str
     password: str
-    access_token: str
-    refresh_token: str
+    access_token: str = ""
+    refresh_token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,108 +41,94 @@ class Ground:
     bob: Account
 
 
-AccountCheck = Callable[[Ground], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ListedForAccounts:
-    """A check in its group. Its docstring is its line of the report."""
-
-    group: str
-    cases: str
-    run: AccountCheck
-
-    @property
-    def text(self) -> str:
-        """What the check is about."""
-        return (self.run.__doc__ or "").strip()
-
-
-ACCOUNT_CHECKS: list[ListedForAccounts] = []
-
-
-def check(group: str, cases: str) -> Callable[[AccountCheck], AccountCheck]:
-    """List a check."""
-
-    def listed(run: AccountCheck) -> AccountCheck:
-        ACCOUNT_CHECKS.append(ListedForAccounts(group, cases, run))
-        return run
-
-    return listed
+check: Checklist[Ground] = Checklist()
 
 
 # Throw-away accounts
 
 
-def make_account(site: Deployment, admin_token: str) -> Account:
-    """Make an account and sign in to it. Raises `NotChecked` when that does not work."""
+@contextmanager
+def throw_away_accounts(site: Deployment, admin_token: str) -> Iterator[Ground]:
+    """Two accounts that are erased at the end, whatever happens; the administrator's session ends then too."""
+    made: list[Account] = []
+    try:
+        for _ in range(2):
+            _make_uninterrupted(site, admin_token, made)
+            sign_in(site, made[-1])
+        yield Ground(site, admin_token, *made)
+    finally:
+        site.allowance += SPARE_REQUESTS
+        left = [account.username for account in made if not _is_removed(site, admin_token, account)]
+        if left:
+            click.echo(f"These accounts could not be removed: {', '.join(left)}", err=True)
+        _is_done(site, "POST", LOGOUT, admin_token)
+
+
+def sign_in(site: Deployment, account: Account) -> Account:
+    """Sign in to an account, whose tokens are then these. Raises `NotChecked` when that is refused."""
+    account.access_token, account.refresh_token = tokens_for(site, account.username, account.password)
+    return account
+
+
+def tokens_for(site: Deployment, username: str, password: str) -> tuple[str, str]:
+    """The access token and the refresh token of a fresh sign-in. Raises `NotChecked` when it is refused."""
+    answer = site.call("POST", LOGIN, {"username": username, "password": password})
+    document = answer.json()
+    if answer.status != 200 or not isinstance(document, dict):
+        raise NotChecked(f"{username} could not sign in: {answer.status} {answer.code or ''}".rstrip())
+    if "access_token" not in document or "refresh_token" not in document:
+        raise NotChecked("signing in gives no pair of tokens (with tokens.transport = cookie there is none)")
+    return str(document["access_token"]), str(document["refresh_token"])
+
+
+def _make_uninterrupted(site: Deployment, admin_token: str, made: list[Account]) -> None:
+    """Make an account and keep it in a list, in a thread: an interruption waits for that, so that none is left."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: made.append(_made(site, admin_token))).result()
+
+
+def _made(site: Deployment, admin_token: str) -> Account:
     name, password = f"verify-{secrets.token_hex(6)}", secrets.token_urlsafe(18)
     body = {"username": name, "email": f"{name}@example.com", "password": password}
-    made = site.call("POST", "/api/users", body, token=admin_token)
-    if made.status != 201:
-        raise NotChecked(f"no account could be made: {made.status} {made.code}")
-    return sign_in(site, made.json()["id"], name, password)
+    answer = site.call("POST", "/api/users", body, token=admin_token)
+    document = answer.json()
+    if answer.status != 201 or not isinstance(document, dict) or "id" not in document:
+        raise NotChecked(f"no account could be made: {answer.status} {answer.code or ''}".rstrip())
+    return Account(str(document["id"]), name, password)
 
 
-def sign_in(site: Deployment, user_id: str, name: str, password: str) -> Account:
-    """A fresh sign-in. Raises `NotChecked` when it is refused."""
-    answer = site.call("POST", LOGIN, {"username": name, "password": password})
-    if answer.status != 200 or "refresh_token" not in answer.json():
-        raise NotChecked(f"signing in: {answer.status} {answer.code}")
-    return Account(user_id, name, password, answer.json()["access_token"], answer.json()["refresh_token"])
+def _is_removed(site: Deployment, admin_token: str, account: Account) -> bool:
+    """Erase an account, or delete it if that is all that is permitted; whether it is gone."""
+    path = f"/api/users/{account.id}"
+    return _is_done(site, "POST", f"{path}/erase", admin_token) or _is_done(site, "DELETE", path, admin_token)
 
 
-def remove_account(site: Deployment, admin_token: str, account: Account) -> bool:
-    """Erase an account, or at least delete it; whether it is gone."""
-    erased = site.call("POST", f"/api/users/{account.id}/erase", token=admin_token)
-    if erased.status == 204:
-        return True
-    return site.call("DELETE", f"/api/users/{account.id}", token=admin_token).status == 204
+def _is_done(site: Deployment, method: str, path: str, token: str) -> bool:
+    try:
+        return site.call(method, path, token=token).status in (204, 404)
+    except (NotChecked, Unreachable):
+        return False
 
 
-def again(ground: Ground, account: Account) -> Account:
-    """The same account, signed in once more."""
-    return sign_in(ground.site, account.id, account.username, account.password)
+def _again(ground: Ground, account: Account) -> Account:
+    """The same account in a session of its own."""
+    return sign_in(ground.site, Account(account.id, account.username, account.password))
 
 
 # Tokens
 
 
-@check("tokens", "E01 E02 E06 E10")
+@check("tokens", "E01 E02 E06 E07 E10")
 def only_the_issued_access_token_works(ground: Ground) -> None:
     """Of a real access token only the issued spelling works: no flips, other algorithms, other claims."""
-    expect(ground.site.call("GET", ME, token=ground.ada.access_token).status == 200, "the token itself is refused")
-    for forged in _forgeries(ground):
-        answer = ground.site.call("GET", ME, token=forged)
-        expect(answer.status == 401, f"{answer.status} for {forged[:40]}…{forged[-12:]}")
-
-
-def _forgeries(ground: Ground) -> Iterator[str]:
-    token = ground.ada.access_token
-    header, payload, signature = token.split(".")
-    yield from (token[:-1], f"{token}=", f"{token}.", f"{header}.{payload}.", f"{header}.{payload}")
-    for place in range(2, 12):
-        yield token[:-place] + ("A" if token[-place] != "A" else "B") + token[len(token) - place + 1 :]
-    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
-    for changed in ({"sub": ground.bob.id}, {"exp": claims["exp"] + 10**6}, {"aud": "other"}, {"iss": "other"}):
-        yield f"{header}.{_encoded({**claims, **changed})}.{signature}"
-    for algorithm in ("none", "HS256"):
-        yield f"{_encoded({'alg': algorithm, 'typ': 'at+jwt'})}.{payload}.{signature}"
-    signed = f"{_encoded({'alg': 'HS256', 'typ': 'at+jwt'})}.{payload}"
-    for secret in _public_keys(ground.site):
-        digest = hmac.digest(secret, signed.encode(), "sha256")
-        yield f"{signed}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
-    yield ground.ada.refresh_token
-
-
-def _public_keys(site: Deployment) -> list[bytes]:
-    """The published keys in a form that a careless verifier would take for a shared secret."""
+    site, ada = ground.site, ground.ada
+    expect(site.call("GET", ME, token=ada.access_token).status == 200, "the token itself is refused")
     keys = (site.call("GET", "/.well-known/jwks.json").json() or {}).get("keys", [])
-    return [json.dumps(key).encode() for key in keys]
-
-
-def _encoded(value: Mapping[str, Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+    for forged in (*forgeries(ada.access_token, keys, ground.bob.id), ada.refresh_token):
+        answer = site.call("GET", ME, token=forged)
+        expect(answer.status == 401, f"{answer.status} for {forged[:40]}…{forged[-12:]}")
+    refreshed = site.call("POST", REFRESH, {"refresh_token": ada.access_token})
+    expect(refreshed.status in (401, 422), f"{refreshed.status} for an access token as refresh token")
 
 
 # Sessions
@@ -150,24 +137,27 @@ def _encoded(value: Mapping[str, Any]) -> str:
 @check("sessions", "F01 P9")
 def a_refresh_token_has_one_successor(ground: Ground) -> None:
     """Twenty simultaneous refreshes give one successor; an older token ends the session."""
-    account = again(ground, ground.ada)
-    body = {"refresh_token": account.refresh_token}
+    site = ground.site
+    body = {"refresh_token": _again(ground, ground.ada).refresh_token}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        answers = list(pool.map(lambda _: ground.site.call("POST", REFRESH, body), range(AT_ONCE)))
-    expect(all(answer.status < 500 for answer in answers), "a refresh failed with 5xx")
+        answers = list(pool.map(lambda _: site.call("POST", REFRESH, body), range(AT_ONCE)))
+    worst = max(answer.status for answer in answers)
+    expect(worst < 500, f"{worst} for a simultaneous refresh")
     successors = {answer.json()["refresh_token"] for answer in answers if answer.status == 200}
     expect(len(successors) == 1, f"{len(successors)} successors")
-    second = ground.site.call("POST", REFRESH, {"refresh_token": successors.pop()})
+    second = site.call("POST", REFRESH, {"refresh_token": successors.pop()})
     expect(second.status == 200, f"{second.status} for the successor")
-    expect(ground.site.call("POST", REFRESH, body).status == 401, "the first token works after two rotations")
-    expect(ground.site.call("GET", ME, token=second.json()["access_token"]).status == 401, "the session survived")
+    expect(site.call("POST", REFRESH, body).status == 401, "the first token works after two rotations")
+    expect(site.call("GET", ME, token=second.json()["access_token"]).status == 401, "the session survived")
+    third = site.call("POST", REFRESH, {"refresh_token": second.json()["refresh_token"]})
+    expect(third.status == 401, "the newest refresh token survived")
 
 
 @check("sessions", "F06 P8")
 def signing_out_ends_the_access_token_at_once(ground: Ground) -> None:
     """After signing out neither token works, at the very next request."""
-    account = again(ground, ground.ada)
-    out = ground.site.call("POST", "/api/auth/logout", token=account.access_token)
+    account = _again(ground, ground.ada)
+    out = ground.site.call("POST", LOGOUT, token=account.access_token)
     expect(out.status == 204, f"{out.status} for signing out")
     expect(ground.site.call("GET", ME, token=account.access_token).status == 401, "the access token works")
     refreshed = ground.site.call("POST", REFRESH, {"refresh_token": account.refresh_token})
@@ -177,60 +167,77 @@ def signing_out_ends_the_access_token_at_once(ground: Ground) -> None:
 @check("sessions", "F08 F09 P8")
 def disabling_ends_every_session_at_once(ground: Ground) -> None:
     """A disabled account is refused at the next request, and its old sessions do not come back."""
-    account, path = again(ground, ground.bob), f"/api/users/{ground.bob.id}"
+    account, path = _again(ground, ground.bob), f"/api/users/{ground.bob.id}"
     for status in ("disabled", "active"):
         changed = ground.site.call("PUT", path, {"status": status}, token=ground.admin_token)
         expect(changed.status == 200, f"{changed.status} for {status}")
         expect(ground.site.call("GET", ME, token=account.access_token).status == 401, f"works when {status}")
-    fresh = again(ground, ground.bob)
-    ground.bob.access_token, ground.bob.refresh_token = fresh.access_token, fresh.refresh_token
+    sign_in(ground.site, ground.bob)
 
 
 # Access
 
 
-@check("access", "G01 G02 B06 P14")
-def nobody_acts_on_somebody_else_s_account(ground: Ground) -> None:
-    """An ordinary account can neither see nor change another, its sessions, record, roles or export."""
-    path = f"/api/users/{ground.bob.id}"
-    for method, suffix, body in (
-        ("GET", "", None),
-        ("PUT", "", {"display_name": "x"}),
-        ("PATCH", "", {"display_name": "x"}),
-        ("DELETE", "", None),
-        ("GET", "/sessions", None),
-        ("DELETE", "/sessions", None),
-        ("GET", "/activity", None),
-        ("GET", "/export", None),
-        ("GET", "/roles", None),
-        ("PUT", "/roles/admin", None),
-        ("POST", "/restore", None),
-        ("POST", "/erase", None),
-    ):
-        answer = ground.site.call(method, path + suffix, body, token=ground.ada.access_token)
-        expect(answer.status in (403, 404), f"{answer.status} for {method} …{suffix}")
-        nobody = ground.site.call(method, path + suffix, body)
-        expect(nobody.status == 401, f"{nobody.status} for nobody: {method} …{suffix}")
-    expect(ground.site.call("GET", ME, token=ground.bob.access_token).status == 200, "something was done after all")
-
-
 @check("access", "G01 G09 P14")
-def administration_is_for_administrators(ground: Ground) -> None:
-    """An ordinary account cannot list accounts, roles, groups, IP rules or the record."""
-    for path in ("/api/users", "/api/roles", "/api/groups", "/api/ip-rules", "/api/audit"):
-        for method in ("GET", "POST"):
-            if (method, path) in (("POST", "/api/users"), ("POST", "/api/audit")):
-                continue
-            answer = ground.site.call(method, path, {} if method == "POST" else None, token=ground.ada.access_token)
-            expect(answer.status == 403, f"{answer.status} for {method} {path}")
+def nobody_gets_in_without_a_token(ground: Ground) -> None:
+    """Each operation that needs a token answers 401 without one."""
+    for operation, path, body in _calls(ground):
+        answer = ground.site.call(operation.method, path, body)
+        expect(answer.status == 401, f"{answer.status} for {operation.method} {operation.path}")
 
 
-@check("access", "G04 P16")
+@check("access", "G01 G02 F13 P14")
+def nobody_acts_on_somebody_else_s_account(ground: Ground) -> None:
+    """An ordinary account can neither administer anything, nor see or change another account."""
+    before = _own(ground, ground.bob)
+    for operation, path, body in _calls(ground):
+        if operation.can_forbid:
+            answer = ground.site.call(operation.method, path, body, token=ground.ada.access_token)
+            expect(answer.status in (403, 404), f"{answer.status} for {operation.method} {operation.path}")
+    expect(_own(ground, ground.bob) == before, "something was done after all")
+
+
+def _calls(ground: Ground) -> Iterator[tuple[Operation, str, Any]]:
+    """Every operation with its path and body. What is not of a throw-away account does not exist, so nothing breaks."""
+    sessions = ground.site.call("GET", f"{ME}/sessions", token=ground.bob.access_token).json()["items"]
+    values = {
+        "user_id": ground.bob.id,
+        "id": ground.bob.id,
+        "session_id": sessions[0]["id"],
+        "group_id": ABSENT_ID,
+        "rule_id": ABSENT_ID,
+        "role": "admin",
+        "name": f"verify-{secrets.token_hex(6)}",
+    }
+    for operation in operations_of(ground.site):
+        body = {"display_name": "x"} if operation.method in ("PUT", "PATCH") else None
+        yield operation, operation.filled(values), {} if operation.method == "POST" else body
+
+
+def _own(ground: Ground, account: Account) -> Any:
+    """An account as it sees itself, its sessions and roles included."""
+    answers = [ground.site.call("GET", f"{ME}{part}", token=account.access_token) for part in ("", "/roles")]
+    expect(all(answer.status == 200 for answer in answers), f"{answers[0].status} for the account itself")
+    return [answer.json() for answer in answers]
+
+
+@check("access", "B06")
+def others_cannot_be_told_from_nobody(ground: Ground) -> None:
+    """Asked for by somebody else, an account that exists is answered like one that does not."""
+    answers = set()
+    for user_id in (ground.bob.id, ABSENT_ID):
+        answer = ground.site.call("GET", f"/api/users/{user_id}", token=ground.ada.access_token)
+        answers.add((answer.status, answer.code, tuple(answer.headers)))
+    expect(len(answers) == 1, f"{sorted(answer[0] for answer in answers)}")
+
+
+@check("access", "G03 G04 P16")
 def nobody_gives_themselves_rights(ground: Ground) -> None:
     """Fields that one may not set are refused, and stay as they were."""
-    before = ground.site.call("GET", ME, token=ground.ada.access_token).json()
-    for name, value in {
+    before = _own(ground, ground.ada)
+    forbidden: Mapping[str, Any] = {
         "roles": ["admin"],
+        "groups": [ABSENT_ID],
         "status": "disabled",
         "is_admin": True,
         "permissions": ["users:read"],
@@ -239,40 +246,28 @@ def nobody_gives_themselves_rights(ground: Ground) -> None:
         "password_hash": "x",
         "email_verified": True,
         "created_at": "2020-01-01T00:00:00Z",
-    }.items():
-        answer = ground.site.call("PUT", ME, {name: value}, token=ground.ada.access_token)
-        expect(answer.status in (403, 422), f"{answer.status} for {name}")
-    after = ground.site.call("GET", ME, token=ground.ada.access_token).json()
-    expect(after == before, "the account has changed")
+    }
+    for method in ("PUT", "PATCH"):
+        for name, value in forbidden.items():
+            answer = ground.site.call(method, ME, {name: value}, token=ground.ada.access_token)
+            expect(answer.status in (403, 422), f"{answer.status} for {method} of {name}")
+    expect(_own(ground, ground.ada) == before, "the account has changed")
 
 
-@check("access", "G11 F13")
+@check("access", "G11 F13 J04")
 def no_answer_holds_a_secret(ground: Ground) -> None:
-    """No answer about an account holds a hash or a token."""
+    """No answer about an account holds a hash or a token, and none is kept by a cache."""
     for path in (ME, f"{ME}/sessions", f"{ME}/activity", f"{ME}/export", "/api/auth/session"):
         answer: Answer = ground.site.call("GET", path, token=ground.ada.access_token)
         expect(answer.status == 200, f"{answer.status} for {path}")
-        for secret in (b"$2b$", b"password_hash", ground.ada.refresh_token.encode()):
+        for secret in (b"$2b$", b"password_hash", ground.ada.password.encode(), ground.ada.refresh_token.encode()):
             expect(secret not in answer.body, f"{path} holds a secret")
-        expect(
-            "no-store" in answer.headers.get("cache-control", "") or "no-cache" in answer.headers["cache-control"], path
-        )
+        policy = answer.headers.get("cache-control", "")
+        kept: Sequence[str] = ("no-store", "no-cache")
+        expect(any(word in policy for word in kept), f"{path}: Cache-Control is {policy!r}")
 
 
 # Guessing
-
-
-@check("guessing", "B02 P7")
-def the_time_of_a_refused_sign_in_says_nothing(ground: Ground) -> None:
-    """A refused sign-in takes as long for a known name as for one that nobody has."""
-    spent: dict[bool, list[float]] = {True: [], False: []}
-    for number in range(GUESSES):
-        for is_known in (True, False) if number % 2 else (False, True):
-            body = {"username": ground.ada.username if is_known else made_up_name(), "password": "wrong"}
-            spent[is_known].append(ground.site.call("POST", LOGIN, body).seconds)
-    known, unknown = statistics.median(spent[True]), statistics.median(spent[False])
-    is_noise = abs(known - unknown) < LEAST_SECONDS
-    expect(is_noise or abs(known / unknown - 1) <= MOST_DIFFERENCE, f"the medians differ by {known / unknown - 1:+.0%}")
 
 
 @check("guessing", "C01 P5")
@@ -283,5 +278,5 @@ def guessing_ends(ground: Ground) -> None:
             answer = ground.site.call("POST", LOGIN, {"username": ground.bob.username, "password": "wrong"})
         except NotChecked:  # the wait that it asks for is what was looked for
             return
-        expect(answer.status in (401, 429), f"{answer.status}")
+        expect(answer.status == 401, f"{answer.status}")
     raise NotChecked("no limit within 30 guesses")

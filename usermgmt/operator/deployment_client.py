@@ -6,12 +6,17 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT = 10.0
-PATIENCE = 5.0  # seconds that a budget may ask us to wait
+PATIENCE = 5.0  # seconds that a limit may ask us to wait
+SILENCE = 2.0  # seconds after which nothing more is expected on a connection that stays open
+MOST_REQUESTS = 600
+LONGEST_ANSWER = 4_000_000
+NO_WAY = 60.0  # the wait when a limit does not say for how long
 
 
 class Unreachable(Exception):
@@ -35,7 +40,7 @@ class Answer:
         """The document in the body, or None."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     @property
@@ -47,24 +52,30 @@ class Answer:
 
 @dataclass(slots=True)
 class Deployment:
-    """A server to attack, by its base URL."""
+    """A server to attack, by its base URL, within an allowance of requests."""
 
     url: str
+    allowance: int = MOST_REQUESTS
     requests: int = 0
-    _parts: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._parts = urlsplit(self.url)
 
     @property
     def is_secure(self) -> bool:
         """Whether it is reached with TLS."""
-        return bool(self._parts.scheme == "https")
+        return urlsplit(self.url).scheme == "https"
+
+    @property
+    def host(self) -> str:
+        """Its host and port, as they stand in the URL."""
+        return urlsplit(self.url).netloc
 
     @property
     def origin(self) -> str:
         """Its own origin."""
-        return f"{self._parts.scheme}://{self._parts.netloc}"
+        return f"{urlsplit(self.url).scheme}://{self.host}"
+
+    def path(self, path: str) -> str:
+        """A path below the base of the deployment."""
+        return f"{urlsplit(self.url).path.rstrip('/')}{path}"
 
     def call(
         self,
@@ -76,68 +87,81 @@ class Deployment:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Answer:
-        """One request. Waits once where a budget asks for a short wait; raises `NotChecked` for a longer one."""
+        """One request. Waits once where a limit asks for a short wait; raises `NotChecked` for a longer one."""
         sent = {"Content-Type": "application/json"} if document is not None else {}
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
         sent |= headers or {}
         content = json.dumps(document).encode() if document is not None else body
         answer = self._once(method, path, content, sent)
+        if answer.status != 429:
+            return answer
+        time.sleep(_short_wait(answer))
+        answer = self._once(method, path, content, sent)
         if answer.status == 429:
-            wait = float(answer.headers.get("retry-after", "60"))
-            if wait > PATIENCE:
-                raise NotChecked(f"a limit asks to wait {wait:.0f} s")
-            time.sleep(wait)
-            answer = self._once(method, path, content, sent)
+            raise NotChecked("a limit was reached")
         return answer
 
     def raw(self, request: bytes) -> bytes:
-        """Send bytes on a connection of their own; all that comes back until the server closes or falls silent."""
-        self.requests += 1
-        try:
-            with self._socket() as connection:
-                connection.settimeout(3)
-                connection.sendall(request)
-                received = b""
-                while len(received) < 1_000_000:
-                    part = connection.recv(65_536)
-                    if not part:
-                        break
-                    received += part
-        except TimeoutError:
-            return received
-        except OSError:
-            return b""
-        return received
+        """Send bytes on a connection of their own; what comes back until the server closes or falls silent.
 
-    def path(self, path: str) -> str:
-        """A path below the base of the deployment."""
-        return f"{self._parts.path.rstrip('/')}{path}"
+        A connection that is reset has answered with nothing more. Raises `Unreachable` when there is none.
+        """
+        self._spend()
+        received = bytearray()
+        with self._connection() as connection:
+            with suppress(OSError):  # it may have answered, and closed before it had read all
+                connection.sendall(request)
+            connection.settimeout(SILENCE)
+            with suppress(OSError):
+                while len(received) < LONGEST_ANSWER and (part := connection.recv(65_536)):
+                    received += part
+        return bytes(received)
 
     def head(self, method: str, path: str, *headers: str) -> bytes:
         """The head of a raw request."""
-        lines = [f"{method} {self.path(path)} HTTP/1.1", f"Host: {self._parts.netloc}", *headers, "", ""]
+        lines = [f"{method} {self.path(path)} HTTP/1.1", f"Host: {self.host}", *headers, "", ""]
         return "\r\n".join(lines).encode("latin-1")
 
     def _once(self, method: str, path: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
-        self.requests += 1
+        self._spend()
+        parts = urlsplit(self.url)
         kind = http.client.HTTPSConnection if self.is_secure else http.client.HTTPConnection
-        connection = kind(self._parts.hostname, self._parts.port, timeout=TIMEOUT)
+        connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
         started = time.perf_counter()
         try:
             connection.request(method, self.path(path), content, dict(headers))
             response = connection.getresponse()
-            body = response.read()
+            body = response.read(LONGEST_ANSWER)
             found = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, found, body, time.perf_counter() - started)
         except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(f"{method} {path}: {type(error).__name__}: {error}") from error
+            raise Unreachable(f"{method} {path[:60]}: {type(error).__name__}: {error}") from error
         finally:
             connection.close()
 
-    def _socket(self) -> socket.socket:
-        port = self._parts.port or (443 if self.is_secure else 80)
-        plain = socket.create_connection((self._parts.hostname, port), timeout=TIMEOUT)
-        if not self.is_secure:
-            return plain
-        return ssl.create_default_context().wrap_socket(plain, server_hostname=self._parts.hostname)
+    def _spend(self) -> None:
+        """Count a request. Raises `NotChecked` when there were enough."""
+        if self.requests >= self.allowance:
+            raise NotChecked(f"{self.requests} requests are enough")
+        self.requests += 1
+
+    def _connection(self) -> socket.socket:
+        parts = urlsplit(self.url)
+        address = (parts.hostname or "", parts.port or (443 if self.is_secure else 80))
+        try:
+            plain = socket.create_connection(address, timeout=TIMEOUT)
+            if not self.is_secure:
+                return plain
+            return ssl.create_default_context().wrap_socket(plain, server_hostname=parts.hostname)
+        except OSError as error:
+            raise Unreachable(f"{self.host}: {type(error).__name__}: {error}") from error
+
+
+def _short_wait(answer: Answer) -> float:
+    """How long a limit asks to wait. Raises `NotChecked` when that is too long."""
+    told = answer.headers.get("retry-after", "")
+    seconds = float(told) if told.isdecimal() else NO_WAY
+    if seconds > PATIENCE:
+        raise NotChecked(f"a limit asks to wait {seconds:.0f} s")
+    return seconds

@@ -22,8 +22,8 @@ def password_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def presented_password(*, from_stdin: bool) -> str:
-    """The password that is to be set: typed twice, or all of standard input without its last line break."""
+def presented_password(*, from_stdin: bool, is_new: bool = True) -> str:
+    """A password: typed, twice where it is to be set, or all of standard input without its last line break."""
     if from_stdin:
         return _first_of_stdin()
     if not sys.stdin.isatty():
@@ -32,7 +32,9 @@ def presented_password(*, from_stdin: bool) -> str:
             code="no_terminal",
             exit_code=Exit.USAGE,
         )
-    typed: str = click.prompt("Password", hide_input=True, confirmation_prompt="Once more", err=True)
+    typed: str = click.prompt(
+        "Password", hide_input=True, confirmation_prompt="Once more" if is_new else False, err=True
+    )
     return typed
 
 
