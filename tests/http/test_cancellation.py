@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.loopback import head, listening
+from tests.loopback import exchange, head, listening
 from tests.people import PASSWORD, Person, Server
 
 ROUNDS, AT_ONCE = 5, 20
@@ -207,3 +207,17 @@ async def test_a_socket_that_is_closed_early_leaves_nothing_behind(
         for _ in range(20):
             await visit(port, usual * 1.5)
         await assert_nothing_is_left(server, admin)
+
+
+async def test_clients_that_hang_up_while_signing_in_lock_nobody_out(server: Server, ada: Person):
+    body = json.dumps({"username": "ada", "password": PASSWORD}).encode()
+    request = head("POST", "/api/auth/login", "Content-Type: application/json", f"Content-Length: {len(body)}") + body
+    async with listening(server.app) as port:
+        for number in range(120):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            await writer.drain()
+            await asyncio.sleep(number % 12 / 500)  # at each point of what it does
+            writer.close()
+        answer = await exchange(port, request)
+    assert answer.status == 200

@@ -26,6 +26,9 @@ def flags() -> dict[str, Any]:
         "throttle.network": "30/15m",
         "throttle.session": "5/15m",
         "throttle.refresh": "5/15m",
+        "database.pool_timeout": "30s",  # it is the counting that is looked at, on however busy a machine
+        "passwords.hash_queue": "30s",
+        "server.request_timeout": "60s",
     }
 
 

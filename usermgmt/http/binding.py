@@ -7,7 +7,7 @@ same annotations. A handler that takes no query refuses every parameter.
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any, get_args
@@ -53,14 +53,39 @@ def bound(view: View) -> Callable[..., Awaitable[Response]]:
     @functools.wraps(view)
     async def call(**arguments: Any) -> Response:  # whatever the path holds
         await _read(inputs, arguments)  # how long a client may take is the framework's to bound (408)
-        try:
-            async with asyncio.timeout(runtime().settings.server.request_timeout.total_seconds()):
-                response: Response = await view(**arguments)
-                return response
-        except TimeoutError as error:
-            raise TookTooLong from error
+        return await _finished(_timed(view, arguments))
 
     return call
+
+
+async def _timed(view: View, arguments: dict[str, Any]) -> Response:
+    try:
+        async with asyncio.timeout(runtime().settings.server.request_timeout.total_seconds()):
+            response: Response = await view(**arguments)
+            return response
+    except TimeoutError as error:
+        raise TookTooLong from error
+
+
+async def _finished(work: Coroutine[Any, Any, Response]) -> Response:
+    """Do the work to its end even when its client hangs up: a transaction is never cut in half, which on SQLite
+    can leave the file locked.
+    """
+    doing = asyncio.ensure_future(work)
+    _UNDER_WAY.add(doing)
+    doing.add_done_callback(_forget)
+    return await asyncio.shield(doing)
+
+
+def _forget(done: asyncio.Future[Response]) -> None:
+    """Let go of work that is done; what came of it is for nobody any more if its client left."""
+    _UNDER_WAY.discard(done)
+    if not done.cancelled():
+        done.exception()
+
+
+_UNDER_WAY: set[asyncio.Future[Response]] = set()
+"""Keeps the work alive: the loop itself only holds tasks weakly."""
 
 
 async def _read(inputs: Inputs, arguments: dict[str, Any]) -> None:

@@ -54,20 +54,23 @@ async def export_user(runtime: Runtime, caller: Caller, user_id: UUID) -> Export
     that it was handed out.
     """
     reach = caller.reach(Permission.USERS_EXPORT, or_own=True)
-    async with runtime.database.begin() as session:
+    async with runtime.database.begin() as session:  # on record first: reading much must not hold up who writes
+        if await user_queries.find_user(session, user_id, reach) is None:
+            raise UserNotFound
+        await audit.record(session, Event.USER_EXPORTED, caller=caller, at=runtime.clock.now(), user_id=user_id)
+    async with runtime.database.read() as session:
         user = await user_queries.find_user(session, user_id, reach)
         if user is None:
             raise UserNotFound
-        events = await audit_queries.list_events(session, EventFilters(owner=user_id), position=None, limit=MAX_EVENTS)
-        export = Export(
+        return Export(
             view=await view_of(session, user),
             grants=await role_queries.list_grants(session, user_id),
             groups=await queries.list_groups(session, user_id),
             sessions=await queries.list_sessions(session, user_id),
-            events=events,
+            events=await audit_queries.list_events(
+                session, EventFilters(owner=user_id), position=None, limit=MAX_EVENTS
+            ),
         )
-        await audit.record(session, Event.USER_EXPORTED, caller=caller, at=runtime.clock.now(), user_id=user_id)
-    return export
 
 
 @repeated_on_conflict

@@ -61,7 +61,8 @@ class Database:
         self._settings = settings
         self.is_sqlite = settings.is_sqlite
         if self.is_sqlite:
-            self._writer = _sqlite_engine(settings.url, size=1, timeout=SQLITE_WRITER_TIMEOUT, immediate=True)
+            patience = max(SQLITE_WRITER_TIMEOUT, settings.pool_timeout.total_seconds())
+            self._writer = _sqlite_engine(settings.url, size=1, timeout=patience, immediate=True)
             self._reader = _sqlite_engine(
                 settings.url, size=SQLITE_READERS, timeout=settings.pool_timeout.total_seconds(), immediate=False
             )

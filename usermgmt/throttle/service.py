@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from usermgmt.errors import Overloaded, TooMany
+from usermgmt.errors import Overloaded, TooMany, Unavailable
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller, Client
 from usermgmt.security.secrets import Purpose
@@ -104,7 +104,7 @@ async def counted(runtime: Runtime, *counters: Counter) -> AsyncIterator[Attempt
     attempt = Attempt(runtime, wanted)
     try:
         yield attempt
-    except Overloaded:
+    except Unavailable:
         await attempt.close(is_taken_back=True)
         raise
     finally:
