@@ -5,6 +5,8 @@ import os
 import re
 import secrets
 import string
+import threading
+import time
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -16,6 +18,13 @@ from usermgmt.http import examples
 LETTERS = st.text(string.ascii_lowercase, min_size=1, max_size=12)
 ENTITY_TAG = st.builds('{}"{}"'.format, st.sampled_from(["", "W/"]), st.text("0123456789abc", max_size=4))
 LARGEST = 10**18
+RENEWAL_SECONDS = 300
+RENEWING = threading.Lock()
+OWN: dict[str, Any] = {
+    "access_token": os.environ.get("FUZZ_TOKEN"),
+    "refresh_token": os.environ.get("FUZZ_REFRESH_TOKEN"),
+    "since": time.monotonic(),
+}
 ID = re.compile("[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 ROLE = re.compile("[a-z][a-z0-9_-]{0,63}")
 RESTORE = "/api/users/{user_id}/restore"
@@ -92,7 +101,7 @@ def _is_id(value: object) -> bool:
 
 def _made(path: str, body: dict[str, str]) -> str:
     """The id of something that the caller makes."""
-    return str(_call("POST", path, body, token=os.environ["FUZZ_TOKEN"])["id"])
+    return str(_call("POST", path, body, token=_own_token())["id"])
 
 
 @schemathesis.auth(refresh_interval=None)
@@ -103,7 +112,7 @@ class Caller:
         """The access token to call with."""
         if "FUZZ_TOKEN" not in os.environ:
             return None
-        return _signed_in()["access_token"] if case.operation.path == "/api/auth/logout" else os.environ["FUZZ_TOKEN"]
+        return _signed_in()["access_token"] if case.operation.path == "/api/auth/logout" else _own_token()
 
     def set(self, case: Any, data: str | None, context: Any) -> None:
         """Put it where it belongs."""
@@ -119,6 +128,15 @@ def _bounded(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST:
         return value % LARGEST
     return value
+
+
+def _own_token() -> str:
+    """The caller's access token; a long run needs a fresh one now and then."""
+    with RENEWING:
+        if time.monotonic() - OWN["since"] > RENEWAL_SECONDS:
+            pair = _call("POST", "/api/auth/refresh", {"refresh_token": OWN["refresh_token"]})
+            OWN.update(pair, since=time.monotonic())
+        return str(OWN["access_token"])
 
 
 def _registered() -> dict[str, str]:

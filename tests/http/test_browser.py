@@ -1,7 +1,7 @@
 """In a real browser: nothing that a user typed is ever run, and the documentation page keeps its own policy.
 
 Chromium is taken from the machine (`CHROMIUM` names one); without one these tests are reported as skipped, unless
-`USERMGMT_NEEDS_BROWSER` demands them.
+`NEEDS_BROWSER` demands them.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ FLAGS = (
 RUN = "document.title='run'"
 SCRIPT = f'<script>{RUN}</script><img src=x onerror="{RUN}"><svg onload="{RUN}">'
 needs_browser = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("USERMGMT_NEEDS_BROWSER"), reason="no Chromium on this machine"
+    CHROMIUM is None and not os.environ.get("NEEDS_BROWSER"), reason="no Chromium on this machine"
 )
 
 

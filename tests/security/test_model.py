@@ -1,6 +1,6 @@
 """L07: accounts, sessions, roles and locks, in whatever order, are as a model of a few dictionaries says.
 
-A handful of runs at each test; `USERMGMT_MODEL_RUNS=1000` makes it as many.
+A handful of runs at each test; `MODEL_RUNS=1000` makes it as many.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from tests.people import PASSWORD, Person, Server
 from usermgmt.settings import Settings
 
-RUNS = int(os.environ.get("USERMGMT_MODEL_RUNS", "4"))
+RUNS = int(os.environ.get("MODEL_RUNS", "4"))
 NAMES = [f"user{number}" for number in range(6)]
 
 

@@ -70,7 +70,7 @@ HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 REQUEST_HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "Accept": (
         "A page of JSON, or everything as a stream, a document a line.",
-        {"type": "string", "enum": ["application/json", "application/x-ndjson"]},
+        {"type": "string"},
     ),
     "If-Match": (
         "Only if the resource is at this version.",
