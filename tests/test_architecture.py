@@ -44,7 +44,9 @@ BELOW: dict[str, tuple[str, ...]] = {
 
 FILES = {"__init__", "routes", "schemas", "service", "queries", "models"}
 MORE_FILES = {
-    "users": {"lists", "changes", "ownership"},  # the list, the changes and the proof before them fill a file each
+    # the list, the changes, the proof before them and the coalesced read fill a file each
+    "users": {"lists", "changes", "ownership", "reads"},
+    "roles": {"held"},  # what an account holds, as columns of others' statements
     "groups": {"reach"},  # the WHERE clause that confines a statement to whom a right reaches
     # the vocabulary, which the marks above handlers use too, and the seals
     "audit": {"events", "digests", "seals", "verification"},
@@ -62,7 +64,7 @@ ANY_SHARED = (
     "runtime",
 )
 # what a statement may join or be confined by: the account that its rows belong to, and the groups that it is in
-OWNERS = ("users.models", "groups.models", "groups.reach")
+OWNERS = ("users.models", "groups.models", "groups.reach", "roles.held")
 
 # Who may import what, inside the package; the first row whose pattern fits decides. {own} is the slice itself, {below}
 # each slice beneath it. Everything not listed is refused.
@@ -91,7 +93,9 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("audit.seals", (*ANY_SHARED, "{own}.*")),
     ("audit.verification", (*ANY_SHARED, "{own}.*")),
     ("groups.reach", ("{own}.models", "permissions")),
+    ("roles.held", ("{own}.models", "permissions")),
     ("{slice}.queries", ("{own}.models", "{below}.models", *OWNERS, "storage.*", "permissions", "errors")),
+    ("users.reads", ("{own}.models", *OWNERS, "storage.*")),
     ("{slice}.lists", ("{own}.models", "{below}.models", *OWNERS, "storage.*", "permissions", "errors")),
     # use cases never see HTTP
     (
@@ -122,6 +126,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "{own}.events",
             "{own}.lists",
             "{own}.queries",
+            "{own}.reads",
             "{own}.service",
             "{below}.queries",
             "{below}.schemas",
@@ -160,11 +165,11 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     # HTTP ends at the routes; the operator's server builds and serves the application
     "quart": ("app", "http.*", "*.routes", "operator.server", "operator.startup"),
     "werkzeug": ("http.*",),
-    "quart_cors": ("app",),
+    "quart_cors": ("http.cross_origin",),
     "quart_rate_limiter": ("http.budgets",),
     "redis": ("storage.counters",),
     "quart_schema": ("http.openapi",),
-    "hypercorn": ("operator.*",),
+    "hypercorn": ("operator.*", "http.connection"),  # there the types of its messages
     "h11": ("operator.connections",),
     "click": ("operator.*",),
     "alembic": ("operator.*",),
@@ -176,7 +181,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "precis_i18n": ("security.names",),
     "email_validator": ("security.names",),
     "uuid_utils": ("identifiers",),
-    "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "groups.reach", "*.service", "users.changes",
+    "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "users.reads", "groups.reach", "roles.held",
+                   "*.service", "users.changes",
                    "audit.seals", "audit.verification", "operator.*", "settings_values"),
     "asyncpg": ("storage.database", "operator.*"),
     "aiosqlite": ("storage.database",),
@@ -352,15 +358,16 @@ def first_argument(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 
 
 def test_a_query_takes_an_open_session_and_neither_opens_nor_ends_a_transaction():
-    for name, node in functions(*(f"{each}.queries" for each in SLICES), "users.lists"):
+    for name, node in functions(*(f"{each}.queries" for each in SLICES), "users.lists", "users.reads"):
         if isinstance(node, ast.AsyncFunctionDef):
-            assert first_argument(node) == "session", name
+            is_coalesced = node.name.startswith("fetch_")
+            assert first_argument(node) == ("connection" if is_coalesced else "session"), name
         calls = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
         assert {"commit", "rollback", "begin", "read"} & calls == set(), name
 
 
 def test_a_query_is_named_for_what_it_does():
-    verbs = r"(find|list|insert|update|delete|count|lock|has|replace|estimate)_"
+    verbs = r"(find|fetch|list|insert|update|delete|count|lock|has|replace|estimate)_"
     for name, node in functions(*(f"{each}.queries" for each in SLICES)):
         if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_"):
             assert re.match(verbs, node.name), name

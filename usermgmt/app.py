@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 
 from quart import Quart
-from quart_cors import cors
 
 from usermgmt.audit import seals
 from usermgmt.audit import service as audit
@@ -13,7 +12,17 @@ from usermgmt.auth.routes import blueprint as auth_routes
 from usermgmt.chores import Chore, doing
 from usermgmt.groups.routes import blueprint as group_routes
 from usermgmt.health.routes import blueprint as health_routes
-from usermgmt.http import binding, budgets, context, documentation, openapi, pipeline, problems
+from usermgmt.http import (
+    binding,
+    budgets,
+    connection,
+    context,
+    cross_origin,
+    documentation,
+    openapi,
+    pipeline,
+    problems,
+)
 from usermgmt.http.access import marks_of
 from usermgmt.http.clients import Clients
 from usermgmt.http.converters import CONVERTERS
@@ -44,9 +53,6 @@ BLUEPRINTS = (
     health_routes,
     documentation.blueprint,
 )
-EXPOSED_HEADERS = ("ETag", "Location", "Link", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID")
-ALLOWED_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "X-Request-ID")
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class MarksMissing(RuntimeError):
@@ -63,6 +69,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body_bytes
     app.config["BODY_TIMEOUT"] = settings.server.request_timeout.total_seconds()
     app.config["PROPAGATE_EXCEPTIONS"] = False
+    if settings.server.fast_path:
+        connection.install(app)
     app.url_map.merge_slashes = False
     app.url_map.converters.update(CONVERTERS)
     for blueprint in BLUEPRINTS:
@@ -78,15 +86,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
 def _install_pipeline(app: Quart, settings: Settings) -> None:
     """The order of things. Steps before a handler run from top to bottom, steps after it from bottom to top."""
     app.after_request(pipeline.finish)
-    cors(
-        app,
-        allow_origin=list(settings.cors.origins),
-        allow_credentials=settings.cors.credentials,
-        allow_headers=ALLOWED_HEADERS,
-        allow_methods=METHODS,
-        expose_headers=EXPOSED_HEADERS,
-        max_age=600,
-    )
+    cross_origin.install(app, settings.cors)
     clients = Clients(settings.network)
     app.before_request(pipeline.identify_client(clients))
     app.before_request(pipeline.enforce_ip_rules(ip_rules.refuse_client))

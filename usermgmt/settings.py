@@ -37,7 +37,16 @@ from usermgmt.settings_sources import (
     add_value_file,
     read_text,
 )
-from usermgmt.settings_values import Between, Budget, DatabaseUrl, Duration, read_list, read_switch, read_whole
+from usermgmt.settings_values import (
+    Between,
+    Budget,
+    DatabaseUrl,
+    Duration,
+    ReplicaUrl,
+    read_list,
+    read_switch,
+    read_whole,
+)
 
 _PUBLIC_URL = re.compile(r"https?://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:/[^\s?#]*)?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
@@ -141,6 +150,9 @@ class ServerSettings(Section):
     max_body_bytes: Annotated[Whole, Between(1, 1 << 30)] = Field(
         default=65536, description="Longest request body, in bytes."
     )
+    fast_path: Switch = Field(
+        default=True, description="Whether requests are served at the least cost, or as the framework does."
+    )
     public_url: Annotated[str, AfterValidator(_public_url)] = Field(
         default="", description="URL under which clients reach the server; empty: made from the request."
     )
@@ -153,6 +165,13 @@ class DatabaseSettings(Section):
     url: DatabaseUrl = Field(
         default=DatabaseUrl("sqlite+aiosqlite:///data/usermgmt.db"),
         description="URL of the database, sqlite:///path or postgresql://user:password@host/name.",
+    )
+    read_url: ReplicaUrl = Field(
+        default=ReplicaUrl(""),
+        description="URL of a replica for lists, which may be a moment behind; empty: the database itself.",
+    )
+    pooler: Literal["none", "transaction"] = Field(
+        default="none", description="Whether a pooler such as pgbouncer shares connections between transactions."
     )
     pool_size: Annotated[Whole, Between(1, 1000)] = Field(default=10, description="Most connections held, in number.")
     pool_timeout: Wait = Field(default=Duration.parse("2s"), description="Duration to wait for a free connection.")

@@ -148,6 +148,22 @@ class DatabaseUrl(str):
         return repr(masked_url(self))
 
 
+class ReplicaUrl(DatabaseUrl):
+    """The URL of a streaming replica, or nothing."""
+
+    __slots__ = ()
+
+    @classmethod
+    def read(cls, written: object) -> "ReplicaUrl":
+        """The URL that any source gave, empty for none. Raises ValueError."""
+        if not str(written).strip():
+            return cls("")
+        url = super().read(written)
+        if not url.startswith("postgresql"):
+            raise ValueError("must be a PostgreSQL server; SQLite has no replicas")
+        return cls(url)
+
+
 def _is_url(url: str) -> bool:
     try:
         parsed = make_url(url)

@@ -9,7 +9,7 @@ from tests.conftest import settings_for
 from tests.http import faults
 from tests.people import Person, Server
 from tests.walks import routes_of
-from usermgmt.app import ALLOWED_HEADERS, EXPOSED_HEADERS, METHODS
+from usermgmt.http.cross_origin import ALLOWED_HEADERS, EXPOSED_HEADERS, METHODS
 from usermgmt.settings_report import common_problems
 from usermgmt.settings_sources import SettingsError
 

@@ -1,41 +1,61 @@
 """The read that every request with a token makes: is the session alive, is the account active, what may it do."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Select, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from usermgmt.permissions import Rights
+from usermgmt.roles.held import held_grants, rights_of
 from usermgmt.sessions.models import Session
+from usermgmt.storage.wanted import wanted, wanted_values
 from usermgmt.users.models import Status, User
 
 
 @dataclass(frozen=True, slots=True)
 class LiveSession:
-    """A session that is good now, with the name of its account."""
+    """A session that is not revoked, of an account that may sign in; it is over at `ends_at`."""
 
     username: str
     authenticated_at: datetime
+    ends_at: datetime
+    rights: Rights
 
 
-async def find_live_session(
-    session: AsyncSession, user_id: UUID, session_id: UUID, *, now: datetime
-) -> LiveSession | None:
-    """A session that is neither revoked nor over, of an account that may sign in."""
-    found = await session.execute(
-        select(User.username, Session.authenticated_at)
-        .join(Session, Session.user_id == User.id)
-        .where(
-            User.id == user_id,
-            User.status == Status.ACTIVE,
-            User.deleted_at.is_(None),
-            Session.user_id == user_id,
-            Session.id == session_id,
-            Session.revoked_at.is_(None),
-            Session.expires_at > now,
-            Session.idle_expires_at > now,
+async def fetch_live_sessions(
+    connection: AsyncConnection, keys: Sequence[tuple[UUID, UUID]]
+) -> Mapping[tuple[UUID, UUID], LiveSession]:
+    """Those of the sessions, named by user and session, that are not revoked and whose account may sign in."""
+    dialect = connection.dialect.name
+    found = await connection.execute(_statement(dialect), wanted_values(dialect, _KEY, keys))
+    return {
+        (user_id, session_id): LiveSession(username, authenticated_at, min(idle, absolute), rights_of(grants))
+        for user_id, session_id, username, authenticated_at, idle, absolute, grants in found
+    }
+
+
+_KEY = ("user_id", "session_id")
+
+
+@cache
+def _statement(dialect: str) -> Select[*tuple[Any, ...]]:
+    keys = wanted(dialect, *_KEY)
+    return (
+        select(
+            Session.user_id,
+            Session.id,
+            User.username,
+            Session.authenticated_at,
+            Session.idle_expires_at,
+            Session.expires_at,
+            held_grants(User.id),
         )
+        .join(keys, (keys.c.user_id == Session.user_id) & (keys.c.session_id == Session.id))
+        .join(User, User.id == Session.user_id)
+        .where(Session.revoked_at.is_(None), User.status == Status.ACTIVE, User.deleted_at.is_(None))
     )
-    row = found.one_or_none()
-    return None if row is None else LiveSession(row.username, row.authenticated_at)

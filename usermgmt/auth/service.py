@@ -13,7 +13,6 @@ from usermgmt.audit.events import Event, Outcome
 from usermgmt.auth import queries
 from usermgmt.errors import MissingCredentials, SessionEnded, Unauthenticated
 from usermgmt.permissions import Rights
-from usermgmt.roles import queries as role_queries
 from usermgmt.runtime import Runtime
 from usermgmt.security.hashing import Verdict
 from usermgmt.security.names import login_name_key
@@ -206,16 +205,14 @@ async def log_out_everywhere(runtime: Runtime, caller: Caller, *, keep_this: boo
 
 async def load_principal(runtime: Runtime, claims: AccessClaims) -> Principal | None:
     """Who a verified token stands for at this instant; None when its session or account is no longer good."""
-    async with runtime.database.read() as session:
-        live = await queries.find_live_session(session, claims.user_id, claims.session_id, now=runtime.clock.now())
-        if live is None:
-            return None
-        rights = await role_queries.find_rights(session, claims.user_id)
+    live = await runtime.database.coalesced(queries.fetch_live_sessions, (claims.user_id, claims.session_id))
+    if live is None or live.ends_at <= runtime.clock.now():
+        return None
     return Principal(
         user_id=claims.user_id,
         session_id=claims.session_id,
         username=live.username,
-        rights=rights,
+        rights=live.rights,
         authenticated_at=live.authenticated_at,
     )
 

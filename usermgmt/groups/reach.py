@@ -1,9 +1,10 @@
 """Confining a statement to the accounts that somebody's right reaches, in its WHERE clause and nowhere else."""
 
+import functools
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, false, or_, true
+from sqlalchemy import ColumnElement, ScalarSelect, String, cast, exists, false, func, or_, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 
 from usermgmt.groups.models import GroupMember
@@ -25,3 +26,18 @@ def is_within(user_id: InstrumentedAttribute[UUID] | ColumnElement[Any], reach: 
 def is_member(user_id: InstrumentedAttribute[UUID] | ColumnElement[Any], *groups: UUID) -> ColumnElement[bool]:
     """Whether the account in this column is in one of the groups."""
     return exists().where(GroupMember.user_id == user_id, GroupMember.group_id.in_(groups))
+
+
+def held_groups(user_id: InstrumentedAttribute[UUID]) -> ScalarSelect[str | None]:
+    """The groups of the account in this column, for `ids_of`."""
+    return (
+        select(func.aggregate_strings(cast(GroupMember.group_id, String), ","))
+        .where(GroupMember.user_id == user_id)
+        .scalar_subquery()
+    )
+
+
+@functools.lru_cache(4_096)
+def ids_of(groups: str | None) -> tuple[UUID, ...]:
+    """The ids in order."""
+    return tuple(sorted(map(UUID, groups.split(",")))) if groups else ()

@@ -4,6 +4,7 @@ A mark stores a value on the function and gives the same function back, so no or
 `pipeline` enforces the marks, `openapi` documents them, and the application does not start while one is missing.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -156,6 +157,7 @@ class Marks:
     headers: tuple[str, ...]
 
 
+@functools.cache
 def marks_of(view: View) -> Marks:
     """Read the marks; `access` and `budget` are None where one is missing."""
     return Marks(

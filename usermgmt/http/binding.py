@@ -14,10 +14,12 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 from quart import Response, request
+from quart.globals import request_ctx
 
 from usermgmt.errors import Unavailable
 from usermgmt.http.access import View
 from usermgmt.http.body import JSON_TYPES, MERGE_PATCH_TYPES, read_body, read_optional_body, read_query, refuse_query
+from usermgmt.http.connection import DirectRequest
 from usermgmt.http.context import runtime
 
 
@@ -53,7 +55,8 @@ def bound(view: View) -> Callable[..., Awaitable[Response]]:
     @functools.wraps(view)
     async def call(**arguments: Any) -> Response:  # whatever the path holds
         await _read(inputs, arguments)  # how long a client may take is the framework's to bound (408)
-        return await _finished(_timed(view, arguments))
+        work = _timed(view, arguments)
+        return await (work if isinstance(request_ctx.request, DirectRequest) else _finished(work))
 
     return call
 
@@ -68,8 +71,8 @@ async def _timed(view: View, arguments: dict[str, Any]) -> Response:
 
 
 async def _finished(work: Coroutine[Any, Any, Response]) -> Response:
-    """Do the work to its end even when its client hangs up: a transaction is never cut in half, which on SQLite
-    can leave the file locked.
+    """Do the work to its end even when its client hangs up, which the framework would stop: a transaction is never
+    cut in half, which on SQLite can leave the file locked.
     """
     doing = asyncio.ensure_future(work)
     _UNDER_WAY.add(doing)

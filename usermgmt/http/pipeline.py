@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import structlog
-from quart import Response, current_app, g, request
+from quart import Request, Response, current_app, g, request
+from quart.globals import request_ctx
 
 from usermgmt.errors import (
     DatabaseUnavailable,
@@ -41,6 +42,7 @@ MAX_USER_AGENT = 512
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{8,128}")
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] ([A-Za-z0-9._~+/=-]+)")
 _CSP = "default-src 'none'; frame-ancestors 'none'"
+_TELLING = ("debug", "info")  # the levels at which a request has its line
 _HSTS = "max-age=31536000; includeSubDomains"
 
 log = structlog.get_logger("usermgmt.access")
@@ -50,18 +52,20 @@ def identify_client(clients: Clients) -> Callable[[], Awaitable[None]]:
     """The step that finds who is at the other end, and the id of the request; a sane incoming one is kept."""
 
     async def identify() -> None:
-        g.started = time.perf_counter()
-        given = request.headers.get("X-Request-ID", "")
-        g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
-        agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
-        g.caller = Caller(client=Client(clients.address_of(request), agent or None, g.request_id))
+        state, asked = g._get_current_object(), request_ctx.request
+        state.started = time.perf_counter()
+        given = asked.headers.get("X-Request-ID", "")
+        state.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+        agent = asked.headers.get("User-Agent", "")[:MAX_USER_AGENT]
+        state.caller = Caller(client=Client(clients.address_of(asked), agent or None, state.request_id))
+        state.rule = _rule_of(asked)
 
     return identify
 
 
 async def read_credentials() -> None:
     """Verify the access token's signature and claims, without any I/O. Whether it is needed, `authorise` says."""
-    rule = _rule()
+    rule = g.rule
     if rule is None or rule.who is Who.ANYONE:
         return
     try:
@@ -79,7 +83,7 @@ def enforce_ip_rules(refuse: ClientRefuser) -> Callable[[], Awaitable[None]]:
     async def check() -> None:
         if request.blueprint == "health":
             return
-        rule = _rule()
+        rule = g.rule
         refuse(runtime(), caller().client, rule.network if rule is not None else None)
 
     return check
@@ -91,7 +95,7 @@ def authorise(
     """The step that loads the principal and checks the route's rule; `me` in the path becomes the caller's id."""
 
     async def check() -> None:
-        rule = _rule()
+        rule = g.rule
         if rule is None or rule.who is Who.ANYONE:
             return
         principal = await _load(load_principal, rule)
@@ -126,29 +130,26 @@ def record_refusals(record: RefusalRecorder) -> Callable[[Response], Awaitable[R
 
 async def finish(response: Response) -> Response:
     """The headers that every answer has, and its line in the log."""
-    headers = response.headers
-    headers["X-Request-ID"] = g.request_id
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "no-referrer"
+    headers, state = response.headers, g._get_current_object()
+    headers.add("X-Request-ID", state.request_id)
+    headers.add("X-Content-Type-Options", "nosniff")
+    headers.add("Referrer-Policy", "no-referrer")
     headers.setdefault("Content-Security-Policy", _CSP)
     headers.setdefault("Cache-Control", "no-store")
     if _is_secure():
-        headers["Strict-Transport-Security"] = _HSTS
-    if (rule := _rule()) is not None and rule.who is not Who.ANYONE:
-        response.vary.add("Authorization")
+        headers.add("Strict-Transport-Security", _HSTS)
+    if state.rule is not None and state.rule.who is not Who.ANYONE:
+        vary = headers.get("Vary")
+        headers["Vary"] = f"{vary}, Authorization" if vary else "Authorization"
     _log(response)
     return response
 
 
-def _rule() -> AccessRule | None:
+def _rule_of(asked: Request) -> AccessRule | None:
     """The rule of the matched route; None for preflights and for paths and methods that no route has."""
-    if request.routing_exception is not None or request.endpoint is None or request.method == "OPTIONS":
+    if asked.routing_exception is not None or asked.endpoint is None or asked.method == "OPTIONS":
         return None
-    return _mark_of(request.endpoint)
-
-
-def _mark_of(endpoint: str) -> AccessRule | None:
-    view = current_app.view_functions.get(endpoint)
+    view = current_app.view_functions.get(asked.endpoint)
     return marks_of(view).access if view is not None else None
 
 
@@ -207,19 +208,18 @@ def _is_secure() -> bool:
 
 def _log(response: Response) -> None:
     """One line a request, by the route and never by what a client put into a path or a query."""
-    rule = request.url_rule.rule if request.url_rule is not None else None
-    if request.blueprint == "health":
+    asked, state = request_ctx.request, g._get_current_object()
+    if asked.blueprint == "health" or runtime().settings.logs.level not in _TELLING:
         return
-    principal = g.caller.principal
-    problem = g.get("problem")
+    principal, problem = state.caller.principal, state.get("problem")
     log.info(
         "request",
-        method=request.method if len(request.method) <= 16 else "other",
-        route=rule,
+        method=asked.method if len(asked.method) <= 16 else "other",
+        route=asked.url_rule.rule if asked.url_rule is not None else None,
         status=response.status_code,
-        milliseconds=round((time.perf_counter() - g.started) * 1000, 1),
-        address=g.caller.client.address,
+        milliseconds=round((time.perf_counter() - state.started) * 1000, 1),
+        address=state.caller.client.address,
         user_id=str(principal.user_id) if principal is not None else None,
-        request_id=g.request_id,
+        request_id=state.request_id,
         code=problem.code if problem is not None else None,
     )

@@ -1,5 +1,6 @@
 """What Hypercorn leaves open about its connections: how many there are, how long a head may take, and what is no clear
-HTTP/1.1.
+HTTP/1.1. And what it spends on each request without need: two tasks to see whether the connection rests too long, and
+a write for the head of an answer.
 
 Hypercorn 0.18 names the classes it builds connections from in two of its modules; ours are put there. With another
 version they are left alone and the log says so: everything works, without these limits.
@@ -7,13 +8,14 @@ version they are left alone and the log says so: everything works, without these
 
 import asyncio
 from importlib.metadata import version
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import h11
 import hypercorn.asyncio.run
 import hypercorn.protocol
 import structlog
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h11 import H11Protocol
 
@@ -55,6 +57,7 @@ class Connection(TCPServer):
             await self._close()
             return
         Connection.open_now += 1
+        setattr(self, "idle_task", Rest(self))  # noqa: B010 - it does what Hypercorn's class does, and is none
         try:
             await super().run()
         finally:
@@ -80,6 +83,57 @@ class Connection(TCPServer):
             return False
         return protocol.connection.their_state is h11.IDLE and bool(protocol.connection.trailing_data[0])
 
+    def leave(self) -> None:
+        """Close from our side, once what has begun is written."""
+        self._task_group.spawn(self._initiate_server_close)
+
+
+class Rest:
+    """Ends a connection on which nothing happens for `keep_alive_timeout`, or while the server ends.
+
+    In the place of Hypercorn's idle task, of which every request makes and cancels two.
+    """
+
+    resting: ClassVar[set["Rest"]] = set()
+    _watch: ClassVar["asyncio.Task[None] | None"] = None
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._timer: asyncio.TimerHandle | None = None
+        if Rest._watch is None or Rest._watch.done():
+            Rest._watch = connection.loop.create_task(_end_resting(connection.context))
+
+    async def restart(self, *_: Any) -> None:
+        """Nothing happens from now on."""
+        self._forget()
+        if self._connection.context.terminated.is_set():
+            self._connection.leave()
+            return
+        timeout = self._connection.config.keep_alive_timeout
+        self._timer = self._connection.loop.call_later(timeout, self.end)
+        self.resting.add(self)
+
+    async def stop(self) -> None:
+        """A request has begun, or the connection is closed."""
+        self._forget()
+
+    def end(self) -> None:
+        """Close the connection."""
+        self._forget()
+        self._connection.leave()
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.resting.discard(self)
+
+
+async def _end_resting(context: WorkerContext) -> None:
+    await context.terminated.wait()
+    for rest in tuple(Rest.resting):
+        rest.end()
+
 
 class PlainHttp1(H11Protocol):
     """HTTP/1.1 that stays HTTP/1.1, and refuses a message whose length is told twice.
@@ -87,6 +141,23 @@ class PlainHttp1(H11Protocol):
     A proxy that decides by paths must see every request: an upgrade to HTTP/2 without TLS would hide them, and of
     Content-Length and Transfer-Encoding it may believe the other one (RFC 9112, section 6.1).
     """
+
+    _head = b""
+
+    async def _send_h11_event(self, event: Any) -> None:
+        """Write the head of an answer together with what follows it."""
+        try:
+            data = self.connection.send(event) or b""
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.Response):
+            self._head = data
+            return
+        data, self._head = self._head + data, b""
+        if data:
+            await self.send(RawData(data))
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Ignore `Upgrade: h2c`, as RFC 9110 allows; HTTP/2 with TLS is agreed on before."""

@@ -9,6 +9,7 @@ from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.permissions import ADMIN, CONFINABLE, EVERYTHING, Permission, Rights, known_permissions
+from usermgmt.roles.held import held_grants, rights_of
 from usermgmt.roles.models import Role, RoleGrant, RolePermission
 from usermgmt.storage.inserts import insert_if_absent
 
@@ -184,19 +185,7 @@ async def list_role_names(session: AsyncSession, user_ids: Sequence[UUID]) -> di
 
 async def find_rights(session: AsyncSession, user_id: UUID) -> Rights:
     """What a user may do. A role over a group permits there what is about accounts, and nothing else."""
-    rows = await session.execute(
-        select(RoleGrant.role, RoleGrant.scope, RolePermission.permission)
-        .outerjoin(RolePermission, RolePermission.role == RoleGrant.role)
-        .where(RoleGrant.user_id == user_id)
-    )
-    roles, permitted = set[str](), dict[str, list[str]]()
-    for role, scope, permission in rows:
-        if scope == EVERYTHING:
-            roles.add(role)
-        permitted.setdefault(scope, []).append(permission)
-    everywhere = known_permissions(permitted.pop(EVERYTHING, ()))
-    within = {UUID(scope): known_permissions(names) & CONFINABLE for scope, names in permitted.items()}
-    return Rights(frozenset(roles), everywhere, within)
+    return rights_of((await session.execute(select(held_grants(user_id)))).scalar_one())
 
 
 def scope_of(group: UUID | None) -> str:

@@ -4,6 +4,7 @@ The address is the socket peer's. Only when the peer is a proxy that the setting
 right: each proxy appends the peer it saw, so what stands left of the first stranger is whatever the stranger wrote.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -14,6 +15,7 @@ UNKNOWN = "unknown"
 IPV6_SOURCE_BITS = 64  # what a provider gives one customer; the addresses in it cost nothing
 MAPPED_BITS = 96  # the prefix that IPv4 addresses have inside IPv6
 MAX_HOPS = 32
+REMEMBERED = 10_000
 _WITH_PORT = re.compile(r"(?:\[([^\]]*)\]|([0-9.]+))(?::[0-9]{1,5})?", re.ASCII)
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
 _PARAMETER = re.compile(r'([!#$%&\'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s";,]*))')
@@ -25,6 +27,7 @@ def canonical_address(peer: str | None) -> str | None:
     return str(parsed) if parsed is not None else None
 
 
+@functools.lru_cache(REMEMBERED)
 def parse_address(text: str | None) -> IPv4Address | IPv6Address | None:
     """An address in canonical form, or None for text that is none."""
     if text is None:
@@ -50,6 +53,7 @@ def parse_network(text: str) -> Network:
     return network
 
 
+@functools.lru_cache(REMEMBERED)
 def network_of(address: str | None) -> str:
     """What is counted as one source: an IPv4 address, or the /64 of an IPv6 address."""
     parsed = parse_address(address)

@@ -4,6 +4,7 @@ An access token is signed and short-lived. A refresh token is a session's name, 
 can be computed again at any time, so nothing of it is stored.
 """
 
+import hashlib
 import json
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from usermgmt.security.keys import KeyRing, RingKey
 from usermgmt.security.secrets import Purpose, Secrets
 
 MAX_ACCESS_TOKEN = 2_048  # characters; ours are below 600
+MOST_REMEMBERED = 10_000
 CLOCK_SKEW = timedelta(seconds=30)  # how far another worker's clock may run ahead
 REFRESH_PREFIX = "umr1_"  # lets secret scanners find a leaked one
 REFRESH_BYTES = 16 + 16 + 4 + 32
@@ -56,6 +58,7 @@ class AccessTokens:
         self._algorithm = algorithm
         self._issuer = issuer
         self._audience = audience
+        self._verified = _Verified()
         self.lifetime = lifetime
 
     def issue(self, user_id: UUID, session_id: UUID, *, now: datetime) -> str:
@@ -80,11 +83,19 @@ class AccessTokens:
 
         Accepted is only the exact spelling that `issue` gives: one of the ring's headers, canonical base64url, the
         ring's algorithm for that key, every claim present and of its type, our issuer and audience, and a lifetime
-        no longer than ours.
+        no longer than ours. What was found so is remembered until the token expires or its key is retired.
         """
+        known = self._verified.find(token)
+        if known is not None and self._is_still_good(token, known, now):
+            return known
         key = self._key_of(token, now)
+        verified = self._checked(self._signed_claims(token, key), now)
+        self._verified.add(token, verified)
+        return verified
+
+    def _signed_claims(self, token: str, key: RingKey) -> Mapping[str, Any]:
         try:
-            claims = jwt.decode(
+            claims: Mapping[str, Any] = jwt.decode(
                 token,
                 key.public,
                 algorithms=[key.algorithm],
@@ -95,7 +106,12 @@ class AccessTokens:
             raise InvalidToken from error
         if token.split(".")[1] != spelling:  # a name twice, of which only the last would count
             raise InvalidToken
-        return self._checked(claims, now)
+        return claims
+
+    def _is_still_good(self, token: str, claims: AccessClaims, now: datetime) -> bool:
+        """Whether a token that was verified before has its key in the ring still, and is within its time."""
+        key = self._ring().verifying_key(token.partition(".")[0], now)
+        return key is not None and claims.issued_at <= now + CLOCK_SKEW and now < claims.expires_at
 
     def _key_of(self, token: str, now: datetime) -> RingKey:
         segments = token.split(".") if len(token) <= MAX_ACCESS_TOKEN else []
@@ -123,6 +139,28 @@ class AccessTokens:
         if expires_at <= now:
             raise InvalidToken("The access token has expired.")
         return AccessClaims(user_id, session_id, token_id, issued_at, expires_at)
+
+
+class _Verified:
+    """Tokens whose signature and claims were found good, by their digest: a copy of the memory holds no token.
+
+    Bounded; the first that came is the first to go.
+    """
+
+    def __init__(self) -> None:
+        self._claims: dict[bytes, AccessClaims] = {}
+
+    def find(self, token: str) -> AccessClaims | None:
+        return self._claims.get(_digest(token))
+
+    def add(self, token: str, claims: AccessClaims) -> None:
+        while len(self._claims) >= MOST_REMEMBERED:
+            del self._claims[next(iter(self._claims))]
+        self._claims[_digest(token)] = claims
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
 
 
 class RefreshTokens:

@@ -10,7 +10,9 @@ here and not in the file's lock; readers have connections of their own (WAL).
 
 import functools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -18,17 +20,19 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.settings import DatabaseSettings
+from usermgmt.storage.loader import Loader
 
 SQLITE_READERS = 4
 SQLITE_BUSY_MILLISECONDS = 5_000
 SQLITE_WRITER_TIMEOUT = 5.0
+IDLE_SECONDS = 5.0  # a connection that was used since needs no asking whether it is alive
 MAX_WHOLE_DIGITS = 19  # bodies hold no longer whole number
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A) that mean "not now", never "wrong":
@@ -48,6 +52,11 @@ REPEATABLE_STATES = ("40001", "40P01", "23503", "23505")
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+
+Fetch = Callable[[AsyncConnection, Sequence[K]], Awaitable[Mapping[K, V]]]
+"""Reads the values of several keys in one statement."""
 
 
 class RepeatableConflict(Exception):
@@ -59,7 +68,9 @@ class Database:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
+        self._loaders: dict[Fetch[Any, Any], Loader[Any, Any]] = {}
         self.is_sqlite = settings.is_sqlite
+        self._replica: AsyncEngine | None = None
         if self.is_sqlite:
             patience = max(SQLITE_WRITER_TIMEOUT, settings.pool_timeout.total_seconds())
             self._writer = _sqlite_engine(settings.url, size=1, timeout=patience, immediate=True)
@@ -67,8 +78,10 @@ class Database:
                 settings.url, size=SQLITE_READERS, timeout=settings.pool_timeout.total_seconds(), immediate=False
             )
         else:
-            self._writer = _postgresql_engine(settings)
-            self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
+            self._writer = _postgresql_engine(settings, settings.url)
+            self._reader = self._reading(self._writer)
+            if settings.read_url:
+                self._replica = self._reading(_postgresql_engine(settings, settings.read_url))
 
     @property
     def engine(self) -> AsyncEngine:
@@ -87,14 +100,64 @@ class Database:
                 yield session
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncSession]:
-        """A connection for reading; raises `DatabaseUnavailable` like `begin`."""
+    async def read(self, *, may_lag: bool = False) -> AsyncIterator[AsyncSession]:
+        """A connection for reading; raises `DatabaseUnavailable` like `begin`. With `may_lag` it is the replica's where
+        there is one and it answers: what it gives may be a moment old.
+        """
+        engine = self._replica if may_lag and self._replica is not None else self._reader
         try:
             with faults_translated():
-                async with AsyncSession(self._reader, expire_on_commit=False, autoflush=False) as session:
+                async with AsyncSession(engine, expire_on_commit=False, autoflush=False) as session:
+                    if engine is self._replica and not await _answers(session):
+                        await session.close()
+                        session.bind = self._reader
                     yield session
         except RepeatableConflict as conflict:  # a standby cancels a read that its replay cannot wait for (40001)
             raise DatabaseUnavailable from conflict
+
+    @asynccontextmanager
+    async def read_rows(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for reading rows, without the cost of objects; raises `DatabaseUnavailable` like `begin`."""
+        try:
+            with faults_translated():
+                async with self._reader.connect() as connection:
+                    yield connection
+        except RepeatableConflict as conflict:
+            raise DatabaseUnavailable from conflict
+
+    async def coalesced(self, fetch: Fetch[K, V], key: K) -> V | None:
+        """The value of one key as it is now, in one statement with whoever else asks `fetch` at the same time.
+
+        Never for what a write depends on. Raises `DatabaseUnavailable`.
+        """
+        loader = self._loaders.get(fetch)
+        if loader is None:
+            loader = self._loaders[fetch] = self._loader(fetch)
+        return await loader.load(key)
+
+    def _reading(self, engine: AsyncEngine) -> AsyncEngine:
+        """The engine as readers use it. A pooler gives each transaction another connection, so that what is prepared
+        and what runs it must be in one; without it a statement needs no transaction.
+        """
+        if self._settings.pooler == "transaction":
+            return engine
+        return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def _loader(self, fetch: Fetch[K, V]) -> Loader[K, V]:
+        async def read(keys: Sequence[K]) -> Mapping[K, V]:
+            async with self.read_rows() as connection:
+                return await fetch(connection, keys)
+
+        async def read_again(keys: Sequence[K]) -> Mapping[K, V]:
+            """Once more when the connection turns out to have been cut: it was not asked before its use."""
+            try:
+                return await read(keys)
+            except DatabaseUnavailable as error:
+                if not isinstance(error.__cause__, DBAPIError) or not error.__cause__.connection_invalidated:
+                    raise
+            return await read(keys)
+
+        return Loader(read_again, patience=self._settings.pool_timeout.total_seconds())
 
     async def is_answering(self) -> bool:
         """Whether one trivial read succeeds now."""
@@ -108,6 +171,8 @@ class Database:
     async def close(self) -> None:
         """Close every connection. SQLite's threads end with it."""
         await self._reader.dispose()
+        if self._replica is not None:
+            await self._replica.dispose()
         await self._writer.dispose()
 
 
@@ -161,28 +226,80 @@ def _raise_translated(error: DBAPIError) -> None:
         raise DatabaseUnavailable from error
 
 
-def _postgresql_engine(settings: DatabaseSettings) -> AsyncEngine:
+def _postgresql_engine(settings: DatabaseSettings, url: str) -> AsyncEngine:
     """A pool of a fixed size (an overflow that opens and closes connections under load costs a third of the CPU)."""
     milliseconds = int(settings.statement_timeout.total_seconds() * 1000)
-    return create_async_engine(
-        driver_url(settings.url),
+    engine = create_async_engine(
+        driver_url(url),
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.pool_timeout.total_seconds(),
-        pool_pre_ping=True,
+        pool_use_lifo=True,  # the connections that are used have the statements prepared
         json_deserializer=_read_document,
         hide_parameters=True,  # a fault is logged with its statement: a password's hash would be among the values
         connect_args={
             "timeout": settings.connect_timeout.total_seconds(),
             "command_timeout": settings.statement_timeout.total_seconds() + 1,
-            "server_settings": {
-                "application_name": "usermgmt",
-                "statement_timeout": str(milliseconds),
-                "lock_timeout": str(milliseconds),
-                "idle_in_transaction_session_timeout": str(milliseconds * 2),
-            },
+            **(_POOLED if settings.pooler == "transaction" else {"server_settings": _session_settings(milliseconds)}),
         },
     )
+    if settings.pooler == "transaction":
+        _limit_transactions(engine, milliseconds)
+    _renew_dead_connections(engine)
+    return engine
+
+
+def _session_settings(milliseconds: int) -> dict[str, str]:
+    """What bounds a connection's statements, its waits for locks, and its rests inside a transaction."""
+    return {
+        "application_name": "usermgmt",
+        "statement_timeout": str(milliseconds),
+        "lock_timeout": str(milliseconds),
+        "idle_in_transaction_session_timeout": str(milliseconds * 2),
+    }
+
+
+_POOLED = {"statement_cache_size": 0, "prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+"""A pooler keeps no statement that was prepared under a name: they are prepared anew, without one."""
+
+
+def _limit_transactions(engine: AsyncEngine, milliseconds: int) -> None:
+    """Bound each transaction: behind a pooler nothing that was set for a connection lasts."""
+    bounds = {name: value for name, value in _session_settings(milliseconds).items() if name != "application_name"}
+    limits = "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in bounds.items())
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def limit(connection: Any) -> None:  # SQLAlchemy's event passes its own connection
+        connection.exec_driver_sql(limits)
+
+
+async def _answers(session: AsyncSession) -> bool:
+    """Whether the server at the other end takes statements now."""
+    try:
+        await session.connection()
+    except (DBAPIError, PoolTimeout, OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError):
+        return False
+    return True
+
+
+def _renew_dead_connections(engine: AsyncEngine) -> None:
+    """Ask a connection whether it is alive before it is used, but not at every use, which would cost a round trip each:
+    only after it lay idle. One that the server has closed is known without asking. Where one is dead, all are renewed.
+    """
+
+    @event.listens_for(engine.sync_engine, "checkin")
+    def note_use(_: Any, record: ConnectionPoolEntry) -> None:  # the DBAPI has no common type
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def check(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        if connection.driver_connection.is_closed():
+            raise InvalidatePoolError
+        if time.monotonic() - record.info.get("used", math.inf) > IDLE_SECONDS:
+            try:
+                engine.sync_engine.dialect.do_ping(connection)
+            except Exception as error:
+                raise InvalidatePoolError from error
 
 
 def driver_url(url: str) -> URL:

@@ -147,8 +147,8 @@ async def create_user(body: CreateUser) -> Response:
 @accepts_header("If-None-Match")
 async def get_user(user_id: UUID) -> Response:
     """Return one user."""
-    view = await service.get_user(runtime(), caller(), user_id)
-    return versioned(UserOut.of(view), view.user.version)
+    user = await service.get_user(runtime(), caller(), user_id)
+    return versioned(UserOut.read(user, user.roles, user.groups), user.version)
 
 
 @blueprint.put("/<user_ref:user_id>")

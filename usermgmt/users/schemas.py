@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,7 +22,8 @@ from usermgmt.security.names import (
     username_key,
 )
 from usermgmt.users.lists import Count, Filters, Order
-from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status
+from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status, User
+from usermgmt.users.reads import ReadUser
 from usermgmt.users.service import UserView
 
 MAX_ROLES = 20
@@ -240,15 +242,19 @@ class UserOut(msgspec.Struct, kw_only=True):
     @classmethod
     def of(cls, view: UserView) -> "UserOut":
         """The account as clients see it: no hash, no key, no column of our own."""
-        user = view.user
+        return cls.read(view.user, view.roles, view.groups)
+
+    @classmethod
+    def read(cls, user: User | ReadUser, roles: Sequence[str], groups: Sequence[UUID]) -> "UserOut":
+        """The same from the columns of an account, its roles and its groups."""
         return cls(
             id=str(user.id),
             username=user.username,
             email=user.email,
             display_name=user.display_name,
             status="active" if user.status == Status.ACTIVE else "disabled",
-            roles=list(view.roles),
-            groups=[str(group) for group in view.groups],
+            roles=list(roles),
+            groups=[str(group) for group in groups],
             attributes=user.attributes,
             email_verified=user.email_verified_at is not None,
             created_at=timestamp(user.created_at),

@@ -30,6 +30,7 @@ from usermgmt.storage.pages import Page, Position, page_of
 from usermgmt.users import lists, queries
 from usermgmt.users.lists import Count, Filters, Order
 from usermgmt.users.models import NameKind, Status, User
+from usermgmt.users.reads import ReadUser, fetch_users
 
 CREATED = 201
 
@@ -118,14 +119,17 @@ async def register_user(
         return await _answer_of(runtime, once)
 
 
-async def get_user(runtime: Runtime, caller: Caller, user_id: UUID) -> UserView:
+async def get_user(runtime: Runtime, caller: Caller, user_id: UUID) -> ReadUser:
     """One account, the caller's own or one that `users:read` reaches; else `UserNotFound`."""
     reach = caller.reach(Permission.USERS_READ, or_own=True)
-    async with runtime.database.read() as session:
-        user = await queries.find_user(session, user_id, reach)
-        if user is None:
-            raise UserNotFound
-        return await view_of(session, user)
+    if not reach.is_everyone and reach.own != user_id:
+        async with runtime.database.read() as session:
+            if await queries.find_user(session, user_id, reach) is None:
+                raise UserNotFound
+    found = await runtime.database.coalesced(fetch_users, user_id)
+    if found is None:
+        raise UserNotFound
+    return found
 
 
 @dataclass(frozen=True, slots=True)

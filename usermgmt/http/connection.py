@@ -1,0 +1,175 @@
+"""One request at the least cost: one task and two sends, where the framework takes two tasks, a cookie session, a
+timer's task and three sends.
+
+It stands on the framework's extension points (`asgi_http_class`, `request_class`, `session_interface`) and is used
+with the versions it was tested with; with any other the framework's own connection serves, and the log says so.
+
+What differs: nobody listens for a client that goes away while its request is handled, so its transaction is never cut
+in half. A body is taken from the connection when it is read, and a client that leaves in the middle of it ends its
+request. A streamed answer ends with its client, as before.
+"""
+
+import asyncio
+from collections.abc import Generator
+from importlib.metadata import version
+from typing import Any, cast
+
+import structlog
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from quart import Quart, Request, Response
+from quart.asgi import ASGIHTTPConnection
+from quart.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
+from quart.typing import ResponseTypes
+from quart.utils import encode_headers
+from quart.wrappers.base import BaseRequestWebsocket
+from quart.wrappers.request import Body
+from quart.wrappers.response import DataBody
+from werkzeug.exceptions import RequestTimeout
+
+TESTED_WITH = "0.22."
+
+log = structlog.get_logger("usermgmt.server")
+
+
+def install(app: Quart) -> None:
+    """Have the application serve its requests this way, if its framework is one that was tested."""
+    if not version("quart").startswith(TESTED_WITH):
+        log.warning("fast_path_off", quart=version("quart"), tested_with=TESTED_WITH)
+        return
+    app.asgi_http_class = Connection
+    app.request_class = DirectRequest
+    app.session_interface = cast("SecureCookieSessionInterface", NoSessions())
+
+
+class ClientLeft(asyncio.CancelledError):
+    """The client went away before its request was whole: there is nobody to answer."""
+
+
+class DirectBody(Body):
+    """A body that is taken from the connection by who reads it."""
+
+    receive: ASGIReceiveCallable
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._whole().__await__()
+
+    async def __anext__(self) -> bytes:
+        while not self._data and not self._complete.is_set() and self._must_raise is None:
+            await self._take()
+        return await super().__anext__()
+
+    async def _whole(self) -> bytes:
+        while not self._complete.is_set() and self._must_raise is None:
+            await self._take()
+        if self._must_raise is not None:
+            raise self._must_raise
+        return bytes(self._data)
+
+    async def _take(self) -> None:
+        message = await self.receive()
+        if message["type"] == "http.request":
+            self.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                self.set_complete()
+        elif message["type"] == "http.disconnect":
+            raise ClientLeft
+
+
+class DirectRequest(Request):
+    """A request whose body is read in its own task."""
+
+    body_class = DirectBody
+    body: DirectBody
+
+    async def get_data(self, **options: Any) -> Any:  # type: ignore[override]
+        """The body, within `BODY_TIMEOUT`; raises `RequestTimeout`. As the framework's, without a task of its own."""
+        if options.get("as_text") or options.get("parse_form_data"):
+            return await super().get_data(**options)
+        try:
+            async with asyncio.timeout(self.body_timeout):
+                data = await self.body
+        except TimeoutError as error:
+            raise RequestTimeout from error
+        if not options.get("cache", True):
+            self.body.clear()
+        return data
+
+
+class NoSessions(SessionInterface):
+    """The framework's cookie sessions, which are not used: nothing is read and nothing is made for a request."""
+
+    _nothing = SessionInterface.null_session_class()
+
+    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> SessionMixin:  # noqa: ARG002 - its signature
+        """The one that says that there is none."""
+        return self._nothing
+
+    async def save_session(self, app: Quart, session: SessionMixin, response: Any) -> None:
+        """Nothing is kept."""
+
+    def is_null_session(self, instance: object) -> bool:
+        """Whether there is nothing to keep."""
+        return instance is self._nothing
+
+
+class Connection(ASGIHTTPConnection):
+    """One request and its answer."""
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Answer the request, unless its client leaves before it is whole."""
+        request = cast("DirectRequest", self._create_request_from_scope(send))
+        request.body.receive = receive
+        try:
+            response = await self.app.handle_request(request)
+        except ClientLeft:
+            return
+        if isinstance(response, Response) and isinstance(response.response, DataBody):
+            await self._send_whole(send, response, response.response.data)
+        else:
+            await self._send_stream(receive, send, response)
+
+    async def _send_whole(self, send: ASGISendCallable, response: Response, body: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._time_of(response)):
+                await send(_start(response))
+                await send(_body(body))
+        except TimeoutError:
+            return
+
+    async def _send_stream(self, receive: ASGIReceiveCallable, send: ASGISendCallable, response: ResponseTypes) -> None:
+        """Send piece by piece for as long as the client is there."""
+        sending = asyncio.ensure_future(
+            asyncio.wait_for(self._send_response(send, response), timeout=self._time_of(response))
+        )
+        leaving = asyncio.ensure_future(_until_gone(receive))
+        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        for task in (sending, leaving):
+            task.cancel()
+        for outcome in await asyncio.gather(sending, leaving, return_exceptions=True):
+            if isinstance(outcome, Exception) and not isinstance(outcome, TimeoutError):
+                raise outcome
+
+    def _time_of(self, response: ResponseTypes) -> float | None:
+        """How many seconds sending may take."""
+        own = response.timeout if isinstance(response, Response) else Ellipsis
+        return cast("float | None", self.app.config["RESPONSE_TIMEOUT"] if own is Ellipsis else own)
+
+
+async def _until_gone(receive: ASGIReceiveCallable) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _start(response: Response) -> HTTPResponseStartEvent:
+    return cast(
+        "HTTPResponseStartEvent",
+        {
+            "type": "http.response.start",
+            "status": response.status_code,
+            "headers": encode_headers(response.headers),
+        },
+    )
+
+
+def _body(body: bytes) -> HTTPResponseBodyEvent:
+    return {"type": "http.response.body", "body": body, "more_body": False}

@@ -1,0 +1,68 @@
+"""Reading accounts by id, many at a time: one statement, rows and no objects of the ORM."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from usermgmt.groups.reach import held_groups, ids_of
+from usermgmt.roles.held import held_roles, names_of
+from usermgmt.storage.wanted import wanted, wanted_values
+from usermgmt.users.models import User
+
+
+@dataclass(frozen=True, slots=True)
+class ReadUser:
+    """An account as it was read, with the names of its roles over everything and the ids of its groups."""
+
+    roles: Sequence[str]
+    groups: Sequence[UUID]
+    id: UUID
+    username: str
+    email: str
+    display_name: str | None
+    status: str
+    attributes: dict[str, Any]
+    email_verified_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    last_login_at: datetime | None
+    version: int
+
+
+async def fetch_users(connection: AsyncConnection, user_ids: Sequence[UUID]) -> Mapping[UUID, ReadUser]:
+    """Those of the accounts that exist and are not deleted."""
+    dialect = connection.dialect.name
+    values = wanted_values(dialect, ("id",), [(user_id,) for user_id in user_ids])
+    found = await connection.execute(_statement(dialect), values)
+    read = [ReadUser(names_of(roles), ids_of(groups), *columns) for roles, groups, *columns in found]
+    return {user.id: user for user in read}
+
+
+@cache
+def _statement(dialect: str) -> Select[*tuple[Any, ...]]:
+    keys = wanted(dialect, "id")
+    return (
+        select(
+            held_roles(User.id),
+            held_groups(User.id),
+            User.id,
+            User.username,
+            User.email,
+            User.display_name,
+            User.status,
+            User.attributes,
+            User.email_verified_at,
+            User.created_at,
+            User.updated_at,
+            User.last_login_at,
+            User.version,
+        )
+        .join(keys, keys.c.id == User.id)
+        .where(User.deleted_at.is_(None))
+    )
