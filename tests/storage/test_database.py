@@ -57,6 +57,11 @@ def taken(server: Server) -> int:
     return sum({id(e.pool): e.pool.checkedout() for e in (database._writer, database._reader)}.values())
 
 
+async def all_returned(server: Server) -> None:
+    """No connection stays out of its pool; a background task may have one for a moment."""
+    await until(5, lambda: asyncio.sleep(0, taken(server) == 0))
+
+
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Any]:
     """A connection of somebody else to the same PostgreSQL database."""
@@ -127,14 +132,14 @@ async def test_a_transaction_is_kept_when_its_block_is_left_and_undone_when_it_r
             await session.execute(text("UPDATE roles SET description = 'undone' WHERE name = 'user'"))
             await session.execute(text("UPDATE no_such_table SET x = 1"))
     assert await server.rows("SELECT description FROM roles WHERE name = 'user'") == [("kept",)]
-    assert taken(server) == 0
+    await all_returned(server)
 
 
 async def test_foreign_keys_hold_on_both_databases(server: Server, ada: Person):
     with pytest.raises((IntegrityError, RepeatableConflict)):
         async with server.runtime.database.begin() as session:
             session.add(RoleGrant(user_id=uuid4(), role="user", scope="*", granted_at=datetime.now(UTC)))
-    assert taken(server) == 0
+    await all_returned(server)
     await server.execute("DELETE FROM users")
     assert await server.rows("SELECT user_id FROM role_grants UNION SELECT user_id FROM sessions") == []
 
@@ -183,7 +188,7 @@ async def test_a_deadlock_is_repeated_inside(server: Server, settings: Settings,
     assert answer.status_code == 200, await answer.get_data(as_text=True)
     assert await server.rows("SELECT username, version, display_name FROM users") == [("lovelace", 2, None)]
     assert len(await server.events("user.updated")) == 1
-    assert taken(server) == 0
+    await all_returned(server)
 
 
 # Faults, as the server names them
@@ -208,7 +213,7 @@ async def test_a_fault_that_passes_is_told_from_a_bug(server: Server):
             with pytest.raises(DatabaseUnavailable if kind is RepeatableConflict else kind):
                 async with server.runtime.database.read() as session:
                     await session.execute(fault)
-            assert taken(server) == 0
+            await all_returned(server)
 
 
 # Too many at once
@@ -229,7 +234,7 @@ async def test_more_than_the_pool_can_serve_are_refused_in_good_time(
             assert (await in_good_time(ada.get("/livez"))).status_code == 200
         answers = await asyncio.gather(*(ada.get("/api/users/me") for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
-    assert taken(server) == 0
+    await all_returned(server)
 
 
 @on_postgresql
@@ -247,7 +252,7 @@ async def test_a_pool_of_slow_statements_recovers(server: Server, ada: Person): 
     await asyncio.gather(*sleeping)
     assert (await ada.get("/api/users/me")).status_code == 200
     assert (await ada.get("/health/ready")).status_code == 200
-    assert taken(server) == 0
+    await all_returned(server)
 
 
 @on_postgresql
@@ -256,7 +261,7 @@ async def test_a_statement_that_takes_too_long_is_given_up(server: Server):
     with pytest.raises(DatabaseUnavailable):
         async with server.runtime.database.begin() as session:
             await session.execute(text("SELECT pg_sleep(30)"))
-    assert taken(server) == 0
+    await all_returned(server)
     assert await server.rows("SHOW lock_timeout") == [("300ms",)]
     assert await server.rows("SHOW idle_in_transaction_session_timeout") == [("600ms",)]
     assert await server.rows("SHOW application_name") == [("usermgmt",)]
@@ -324,7 +329,7 @@ async def test_without_postgresql_every_request_is_503_and_with_it_all_is_well_a
     assert (await doomed.nobody().post("/api/users", json=EVE)).status_code == 201
     assert (await ada.get("/readyz")).status_code == 200
     assert len(await doomed.events("access.denied")) == len(acknowledged)
-    assert taken(doomed) == 0
+    await all_returned(doomed)
 
 
 async def test_a_restart_while_nobody_called_costs_no_request(doomed: Server, spare: PostgreSQL):  # M02
@@ -352,7 +357,7 @@ async def test_without_its_database_a_server_is_live_and_not_ready(
     finally:
         postgresql.execute(f'ALTER DATABASE "{name}-away" RENAME TO "{name}"')
     assert (await ada.get("/api/users/me")).status_code == 200
-    assert taken(server) == 0
+    await all_returned(server)
 
 
 @on_postgresql
@@ -381,7 +386,7 @@ async def test_a_connection_that_dies_inside_a_write_undoes_it(
             assert await server.rows("SELECT name FROM login_names WHERE name = 'eve'") == []
         await other.execute("DROP TRIGGER dies_late ON audit_events")
     assert (await server.nobody().post("/api/users", json=EVE)).status_code == 201
-    assert taken(server) == 0
+    await all_returned(server)
 
 
 @on_postgresql
@@ -410,7 +415,7 @@ async def test_connections_cut_at_any_moment_leave_answers_that_are_true(
     )
     assert sorted(name for (name,) in recorded) == sorted(made)
     assert (await admin.get("/api/users/me")).status_code == 200
-    assert taken(server) == 0
+    await all_returned(server)
 
 
 @on_postgresql
@@ -430,7 +435,7 @@ async def test_a_database_that_only_reads_refuses_writes_and_serves_reads(
         assert logged_in.status_code == status
         # what cannot be put on record did not happen
         assert (await in_good_time(ada.get("/api/roles"))).status_code == (503 if read_only == "on" else 403)
-    assert taken(server) == 0
+    await all_returned(server)
 
 
 # SQLite
@@ -493,7 +498,7 @@ async def test_a_file_that_another_process_holds_is_503_and_no_fault(
         finally:
             holder.close()
         assert (await ada.patch("/api/users/me", json={"display_name": "x"})).status_code == 200
-        assert taken(server) == 0
+        await all_returned(server)
 
 
 @on_sqlite

@@ -21,6 +21,7 @@ from usermgmt.security.tokens import AccessClaims, RefreshClaims
 from usermgmt.sessions import queries as session_queries
 from usermgmt.sessions import service as sessions
 from usermgmt.sessions.models import RevocationReason, Session
+from usermgmt.sessions.queries import Generation
 from usermgmt.sessions.service import Opened
 from usermgmt.storage.database import repeated_on_conflict
 from usermgmt.throttle import service as throttle
@@ -351,7 +352,7 @@ async def _refuse_refresh(
     return SessionRevoked()
 
 
-def _pair(runtime: Runtime, row: Session, now: datetime) -> TokenPair:
+def _pair(runtime: Runtime, row: Session | Generation, now: datetime) -> TokenPair:
     """The tokens of a session at its current generation."""
     refresh_token = runtime.refresh_tokens.issue(RefreshClaims(row.user_id, row.id, row.generation))
     return TokenPair(

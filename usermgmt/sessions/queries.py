@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, insert, select, update
+from sqlalchemy import ColumnElement, Table, bindparam, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.sessions.models import RevocationReason, Session
@@ -17,6 +18,33 @@ class Acquaintance:
 
     is_new_network: bool
     is_new_device: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A session as it stands after a refresh."""
+
+    user_id: UUID
+    id: UUID
+    generation: int
+    idle_expires_at: datetime
+    expires_at: datetime
+
+
+_TABLE = cast("Table", Session.__table__)
+_MOVE = (  # built once: every refresh is this statement
+    update(_TABLE)
+    .where(
+        _TABLE.c.user_id == bindparam("of_user"),
+        _TABLE.c.id == bindparam("of_id"),
+        _TABLE.c.generation == bindparam("presented"),
+        _TABLE.c.revoked_at.is_(None),
+        _TABLE.c.expires_at > bindparam("at"),
+        _TABLE.c.idle_expires_at > bindparam("at"),
+    )
+    .values(generation=bindparam("next"), refreshed_at=bindparam("at"), idle_expires_at=bindparam("idle_until"))
+    .returning(_TABLE.c.expires_at)
+)
 
 
 async def insert_session(
@@ -109,22 +137,18 @@ async def update_generation(
     presented: int,
     now: datetime,
     idle_expires_at: datetime,
-) -> Session | None:
+) -> Generation | None:
     """Move a live session from the presented generation to the next; None unless this very statement did it."""
-    moved = await session.scalars(
-        update(Session)
-        .where(
-            Session.user_id == user_id,
-            Session.id == session_id,
-            Session.generation == presented,
-            Session.revoked_at.is_(None),
-            Session.expires_at > now,
-            Session.idle_expires_at > now,
-        )
-        .values(generation=presented + 1, refreshed_at=now, idle_expires_at=idle_expires_at)
-        .returning(Session)
-    )
-    return moved.one_or_none()
+    values = {
+        "of_user": user_id,
+        "of_id": session_id,
+        "presented": presented,
+        "next": presented + 1,
+        "at": now,
+        "idle_until": idle_expires_at,
+    }
+    moved = (await session.execute(_MOVE, values)).one_or_none()
+    return None if moved is None else Generation(user_id, session_id, presented + 1, idle_expires_at, moved.expires_at)
 
 
 async def update_revoked(
