@@ -44,8 +44,8 @@ BELOW: dict[str, tuple[str, ...]] = {
 
 FILES = {"__init__", "routes", "schemas", "service", "queries", "models"}
 MORE_FILES = {
-    # the list, the changes, the proof before them and the coalesced read fill a file each
-    "users": {"lists", "changes", "ownership", "reads"},
+    # the list with its statements, the changes, the proof before them and the coalesced read fill a file each
+    "users": {"lists", "list_statements", "changes", "ownership", "reads"},
     "roles": {"held"},  # what an account holds, as columns of others' statements
     "groups": {"reach"},  # the WHERE clause that confines a statement to whom a right reaches
     # the vocabulary, which the marks above handlers use too, and the seals
@@ -96,7 +96,8 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("roles.held", ("{own}.models", "permissions")),
     ("{slice}.queries", ("{own}.models", "{below}.models", *OWNERS, "storage.*", "permissions", "errors")),
     ("users.reads", ("{own}.models", *OWNERS, "storage.*")),
-    ("{slice}.lists", ("{own}.models", "{below}.models", *OWNERS, "storage.*", "permissions", "errors")),
+    ("{slice}.list_statements", ("{own}.models", "{below}.models", *OWNERS, "permissions")),
+    ("{slice}.lists", ("{own}.models", "{own}.list_statements", *OWNERS, "storage.*", "permissions", "errors")),
     # use cases never see HTTP
     (
         "users.ownership",
@@ -181,8 +182,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "precis_i18n": ("security.names",),
     "email_validator": ("security.names",),
     "uuid_utils": ("identifiers",),
-    "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "users.reads", "groups.reach", "roles.held",
-                   "*.service", "users.changes",
+    "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "users.list_statements", "users.reads",
+                   "groups.reach", "roles.held", "*.service", "users.changes",
                    "audit.seals", "audit.verification", "operator.*", "settings_values"),
     "asyncpg": ("storage.database", "operator.*"),
     "aiosqlite": ("storage.database",),

@@ -84,6 +84,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "database.pool_size": "10",
         "database.pool_timeout": "2s",
         "database.statement_timeout": "5s",
+        "database.count_timeout": "1s",
         "database.connect_timeout": "2s",
         "database.start_timeout": "30s",
         "database.allow_sqlite": "false",

@@ -178,6 +178,10 @@ class DatabaseSettings(Section):
     statement_timeout: Wait = Field(
         default=Duration.parse("5s"), description="Duration after which a statement is given up."
     )
+    count_timeout: Wait = Field(
+        default=Duration.parse("1s"),
+        description="Duration after which an exact count of a list is given up and estimated.",
+    )
     connect_timeout: Wait = Field(default=Duration.parse("2s"), description="Duration to wait for a new connection.")
     start_timeout: Pause = Field(
         default=Duration.parse("30s"), description="Duration to wait for the database when the server starts."

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, Integer, LargeBinary, PrimaryKeyConstraint, String, Uuid
+from sqlalchemy import BigInteger, Index, Integer, LargeBinary, PrimaryKeyConstraint, String, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from usermgmt.storage.types import Base, UtcDateTime, json_document
@@ -22,9 +22,18 @@ class AuditEvent(Base):
     __table_args__ = (
         PrimaryKeyConstraint("owner_id", "id", name="pk_audit_events"),
         Index("ix_audit_events_at", "at", "id"),
-        Index("ix_audit_events_actor", "actor_id", "at"),
-        Index("ix_audit_events_target", "target_id", "at"),
-        Index("ix_audit_events_event", "event", "at"),
+        Index("ix_audit_events_by_owner", "owner_id", "at", "id"),
+        Index("ix_audit_events_by_actor", "actor_id", "at", "id"),
+        Index("ix_audit_events_by_target", "target_id", "at", "id"),
+        Index("ix_audit_events_by_event", "event", "at", "id"),
+        Index("ix_audit_events_by_address", "address", "at", "id"),
+        Index(
+            "ix_audit_events_failed",
+            "at",
+            "id",
+            postgresql_where=text("outcome = 'failure'"),
+            sqlite_where=text("outcome = 'failure'"),
+        ),
     )
 
     owner_id: Mapped[UUID] = mapped_column(Uuid)

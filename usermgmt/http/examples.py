@@ -168,8 +168,10 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "ReadyOut": {"status": "ok", "checks": {"accepting": True, "database": True, "signing_key": True}},
 }
 
-STREAM = json.dumps(EVENT) + "\n"
-"""A stream of one document."""
+
+def stream(page: dict[str, Any]) -> str:
+    """The items of a page as a stream: a document a line."""
+    return "".join(json.dumps(item) + "\n" for item in page["items"])
 
 
 def problem(error: type[ApiError]) -> dict[str, Any]:

@@ -236,7 +236,10 @@ def _success(answered: Answered, marks: Marks, components: dict[str, Any]) -> di
             content["example"] = example
         response["content"] = {"application/json": content}
     if answered.is_streamed:
-        response["content"]["application/x-ndjson"] = {"schema": {"type": "string"}, "example": examples.STREAM}
+        response["content"]["application/x-ndjson"] = {
+            "schema": {"type": "string"},
+            "example": examples.stream(response["content"]["application/json"]["example"]),
+        }
     return response
 
 

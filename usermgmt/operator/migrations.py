@@ -16,7 +16,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, NullPool, event, text
+from sqlalchemy import Connection, NullPool, event, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -27,6 +27,7 @@ from usermgmt.storage.database import driver_url, faults_translated
 
 ADVISORY_LOCK = 7_391_246_051  # any number, but the same in every release
 LOCK_MILLISECONDS = 5_000
+LOCK_PAUSE_SECONDS = 0.1
 SQLITE_WAIT_SECONDS = 60
 SQLITE_PAUSE_SECONDS = 0.05
 
@@ -130,7 +131,7 @@ async def _exclusive(connection: AsyncConnection) -> AsyncIterator[None]:
     if connection.dialect.name != "postgresql":
         yield
         return
-    await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+    await _lock(connection)
     await connection.execute(text(f"SET lock_timeout = {LOCK_MILLISECONDS}"))
     await connection.commit()
     try:
@@ -139,6 +140,17 @@ async def _exclusive(connection: AsyncConnection) -> AsyncIterator[None]:
         await connection.rollback()
         await connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})
         await connection.commit()
+
+
+async def _lock(connection: AsyncConnection) -> None:
+    """Take the lock, asking again until it is free.
+
+    Who waited for it inside a statement would keep a snapshot, and CREATE INDEX CONCURRENTLY waits until none is left
+    that is older: the two would wait for each other.
+    """
+    while not (await connection.execute(select(func.pg_try_advisory_lock(ADVISORY_LOCK)))).scalar_one():
+        await connection.rollback()
+        await asyncio.sleep(LOCK_PAUSE_SECONDS)
 
 
 def _current(connection: Connection) -> str | None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Boolean, ForeignKeyConstraint, Index, PrimaryKeyConstraint, String, Uuid
+from sqlalchemy import Boolean, ForeignKeyConstraint, Index, PrimaryKeyConstraint, String, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from usermgmt.storage.types import Base, UtcDateTime, key_text
@@ -36,14 +36,20 @@ class RolePermission(Base):
 
 
 class RoleGrant(Base):
-    """A role held by a user over a scope: `*`, or (later) one group."""
+    """A role held by a user over a scope: `*`, or one group."""
 
     __tablename__ = "role_grants"
     __table_args__ = (
         PrimaryKeyConstraint("user_id", "role", "scope", name="pk_role_grants"),
         ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_role_grants_user", ondelete="CASCADE"),
         ForeignKeyConstraint(["role"], ["roles.name"], name="fk_role_grants_role"),
-        Index("ix_role_grants_role", "role", "user_id"),
+        Index("ix_role_grants_holders", "role", "scope", "user_id"),
+        Index(
+            "ix_role_grants_confined",
+            "scope",
+            postgresql_where=text("scope <> '*'"),
+            sqlite_where=text("scope <> '*'"),
+        ),
     )
 
     user_id: Mapped[UUID] = mapped_column(Uuid)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.permissions import ADMIN, CONFINABLE, EVERYTHING, Permission, Rights, known_permissions
@@ -142,7 +142,7 @@ async def delete_grant(session: AsyncSession, user_id: UUID, role: str, *, group
 
 async def delete_grants_over(session: AsyncSession, group: UUID) -> Sequence[UUID]:
     """Take away every role that is held over a group; who held one."""
-    gone = await session.scalars(delete(RoleGrant).where(RoleGrant.scope == str(group)).returning(RoleGrant.user_id))
+    gone = await session.scalars(delete(RoleGrant).where(*_is_over(group)).returning(RoleGrant.user_id))
     return sorted(set(gone.all()))
 
 
@@ -162,7 +162,7 @@ async def list_roles_over(session: AsyncSession, group: UUID) -> list[ScopedRole
     rows = await session.execute(
         select(RoleGrant.user_id, RoleGrant.role, RolePermission.permission)
         .outerjoin(RolePermission, RolePermission.role == RoleGrant.role)
-        .where(RoleGrant.scope == str(group))
+        .where(*_is_over(group))
     )
     held: dict[tuple[UUID, str], list[str]] = {}
     for user_id, role, permission in rows:
@@ -191,6 +191,11 @@ async def find_rights(session: AsyncSession, user_id: UUID) -> Rights:
 def scope_of(group: UUID | None) -> str:
     """The scope of a grant as it is stored."""
     return EVERYTHING if group is None else str(group)
+
+
+def _is_over(group: UUID) -> tuple[ColumnElement[bool], ...]:
+    """Grants over one group. That they are not over everything is said in the text: their index has no others."""
+    return RoleGrant.scope == str(group), RoleGrant.scope != literal(EVERYTHING, literal_execute=True)
 
 
 async def _permissions_of(session: AsyncSession, names: Sequence[str]) -> Mapping[str, list[str]]:

@@ -1,6 +1,7 @@
 """How many rows a statement would give, by the planner's statistics, without reading them. PostgreSQL only."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Select
@@ -24,8 +25,8 @@ def _explain(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:  
     return "EXPLAIN (FORMAT JSON) " + compiler.process(element.statement, **options)
 
 
-async def estimate_rows(session: AsyncSession, statement: Select[Any]) -> int:
-    """The planner's estimate of the number of rows."""
-    explained = (await session.execute(_Explain(statement))).scalar_one()
+async def estimate_rows(session: AsyncSession, statement: Select[Any], values: Mapping[str, Any]) -> int:
+    """The planner's estimate of the number of rows that a statement gives with these values."""
+    explained = (await session.execute(_Explain(statement), values)).scalar_one()
     plan = json.loads(explained) if isinstance(explained, str) else explained
     return int(plan[0]["Plan"]["Plan Rows"])

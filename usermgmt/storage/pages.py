@@ -62,6 +62,7 @@ def page_statement(statement: Select[Any], sort: Sort, position: Position | None
     """Restrict a statement to one page and one row more, which tells whether there is another page.
 
     The position is compared as a row value, which an index on both columns answers; spelled with OR it would not be.
+    The limit is part of the text: a plan made once for all values would else suppose a tenth of the table.
     """
     backwards = position is not None and position.backwards
     descending = sort.descending != backwards
@@ -70,7 +71,7 @@ def page_statement(statement: Select[Any], sort: Sort, position: Position | None
         there = tuple_(literal(position.value, sort.column.type), literal(position.row_id, sort.id_column.type))
         statement = statement.where(here < there if descending else here > there)
     order = [sort.column.desc(), sort.id_column.desc()] if descending else [sort.column.asc(), sort.id_column.asc()]
-    return statement.order_by(*order).limit(limit + 1)
+    return statement.order_by(*order).limit(literal(limit + 1, literal_execute=True))
 
 
 def page_of(

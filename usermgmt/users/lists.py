@@ -1,22 +1,33 @@
-"""The list of accounts: its filters, its orders, its pages, its count."""
+"""The list of accounts: its filters, its orders, its pages, its count.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Most lists are one stretch of an index. The others cannot be: no index has every filter in every order, and how many
+accounts a filter leaves is not known beforehand. Such a page is looked for along the order, a stretch of rows long;
+then, when few accounts fit one of the filters, among these; then along a longer stretch; at last among all that fit
+one filter. Only the last has no bound. `docs/decisions/0023-lists-at-a-million.md` has plans and times.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select
+from sqlalchemy import Result, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from usermgmt.groups.reach import is_member, is_within
-from usermgmt.permissions import EVERYONE, EVERYTHING, Reach
-from usermgmt.roles.models import RoleGrant
+from usermgmt.permissions import EVERYONE, Reach
 from usermgmt.storage.explain import estimate_rows
-from usermgmt.storage.pages import Position, Sort, page_statement
-from usermgmt.users.models import Status, User
+from usermgmt.storage.pages import Position
+from usermgmt.users import list_statements as statements
+from usermgmt.users.list_statements import COUNT, ELSEWHERE, NAMES, STRETCH, Shape
+from usermgmt.users.models import Status
 
+NEAR = 1_000
+FEW = 5_000
+FAR = 20_000
+MANY = 100_000
+SAMPLE = 10_000
 LAST_CHARACTER = "\U0010ffff"
 
 
@@ -30,15 +41,18 @@ class Order(StrEnum):
     EMAIL = "email"
     EMAIL_DOWN = "-email"
 
+    @property
+    def is_descending(self) -> bool:
+        """Whether it goes from the last to the first."""
+        return self.startswith("-")
 
-SORTS: dict[Order, Sort] = {
-    Order.CREATED: Sort(User.created_at, User.id),
-    Order.CREATED_DOWN: Sort(User.created_at, User.id, descending=True),
-    Order.USERNAME: Sort(User.username_key, User.id),
-    Order.USERNAME_DOWN: Sort(User.username_key, User.id, descending=True),
-    Order.EMAIL: Sort(User.email_key, User.id),
-    Order.EMAIL_DOWN: Sort(User.email_key, User.id, descending=True),
-}
+    @property
+    def column(self) -> str:
+        """The column that it goes by: names by their canonical keys."""
+        return _SORTED_BY[self.removeprefix("-")]
+
+
+_SORTED_BY = {"created_at": "created_at", "username": "username_key", "email": "email_key"}
 
 
 class Count(StrEnum):
@@ -63,62 +77,142 @@ class Filters:
     created_before: datetime | None = None
     reach: Reach = EVERYONE
 
+    def values(self) -> dict[str, Any]:
+        """The conditions that are given, by name."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        named["reach"] = None if self.reach.is_everyone else sorted(self.reach.groups)
+        return {name: value for name, value in named.items() if value is not None}
+
+
+class FoundUser(NamedTuple):
+    """An account in a list: what is shown of it, the keys it is sorted by, its roles over everything and its groups."""
+
+    id: UUID
+    username: str
+    username_key: str
+    email: str
+    email_key: str
+    display_name: str | None
+    status: str
+    attributes: dict[str, Any]
+    email_verified_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    last_login_at: datetime | None
+    version: int
+    roles: Sequence[str]
+    groups: Sequence[UUID]
+
 
 async def list_page(
     session: AsyncSession, filters: Filters, *, order: Order, position: Position | None, limit: int
-) -> Sequence[User]:
+) -> Sequence[FoundUser]:
     """Up to `limit` + 1 accounts from `position`."""
-    statement = page_statement(_filtered(select(User), filters), SORTS[order], position, limit)
-    return (await session.scalars(statement)).all()
+    asked = _Asked.of(session, filters, order, position, limit)
+    shape = asked.shape
+    for name in NAMES:
+        if name in shape.given:  # one account has the name, or none
+            return await asked.rows(statements.gather(shape, name, is_bounded=True), FEW)
+    found = await asked.rows(statements.walk(shape), NEAR)
+    if len(found) > limit or not shape.rest:
+        return found
+    size, source = await asked.smallest(shape.sources, up_to=FEW)
+    if size <= FEW:
+        return await asked.rows(statements.gather(shape, source, is_bounded=True), FEW)
+    if shape.is_search and (await asked.smallest((ELSEWHERE,), up_to=FEW))[0] <= FEW:
+        inside = await asked.rows(statements.walk(shape.within()), FAR)
+        outside = await asked.rows(statements.gather(shape, ELSEWHERE, is_bounded=True), FEW)
+        return asked.ordered([*inside, *outside])[: limit + 1]
+    found = await asked.rows(statements.walk(shape), FAR)
+    if len(found) > limit or not (await asked.execute(statements.walk_end(shape), FAR)).first():
+        return found
+    _, source = await asked.smallest(shape.sources, up_to=MANY)
+    return await asked.rows(statements.gather(shape, source, is_bounded=False), FEW)
 
 
-async def count_users(session: AsyncSession, filters: Filters) -> int:
-    """How many accounts there are."""
-    counted: int = (await session.execute(_filtered(select(func.count()).select_from(User), filters))).scalar_one()
-    return counted
+def count_statement(filters: Filters) -> tuple[Select[Any], Mapping[str, Any]]:
+    """The statement that counts them, and the values it is run with."""
+    fitting = statements.fitting(frozenset(filters.values()))
+    return select(func.count()).select_from(fitting.subquery()), _values(filters)
 
 
 async def estimate_users(session: AsyncSession, filters: Filters) -> int:
-    """About how many, from the planner's statistics, without touching the rows. PostgreSQL only."""
-    return await estimate_rows(session, _filtered(select(User.id), filters))
+    """About how many there are, without touching their rows: PostgreSQL's planner says so from its statistics, and on
+    SQLite the oldest rows stand for all.
+    """
+    values = _values(filters)
+    given = frozenset(filters.values())
+    if not _is_sqlite(session):
+        return await estimate_rows(session, statements.fitting(given), values)
+    seen, fitting, rows = (await session.execute(statements.sample(given), {**values, STRETCH: SAMPLE})).one()
+    return int(fitting) if seen < SAMPLE else round(rows * fitting / seen)
 
 
-def sort_value(user: User, order: Order) -> str | datetime:
+def sort_value(user: FoundUser, order: Order) -> str | datetime:
     """The value by which a list in this order sorts an account."""
-    value: str | datetime = getattr(user, SORTS[order].column.key)
+    value: str | datetime = getattr(user, order.column)
     return value
 
 
-def _filtered(statement: Select[Any], filters: Filters) -> Select[Any]:
-    conditions: list[ColumnElement[bool]] = [User.deleted_at.is_(None)]
-    if not filters.reach.is_everyone:
-        conditions.append(is_within(User.id, filters.reach))
-    if filters.group is not None:
-        conditions.append(is_member(User.id, filters.group))
-    if filters.prefix is not None:
-        conditions.append(or_(*(_starts_with(column, filters.prefix) for column in _SEARCHED)))
-    if filters.email_key is not None:
-        conditions.append(User.email_key == filters.email_key)
-    if filters.username_key is not None:
-        conditions.append(User.username_key == filters.username_key)
-    if filters.status is not None:
-        conditions.append(User.status == filters.status)
-    if filters.role is not None:
-        held = exists().where(
-            RoleGrant.user_id == User.id, RoleGrant.role == filters.role, RoleGrant.scope == EVERYTHING
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A list that somebody asked for: the shape of its statements, and the values they are run with."""
+
+    session: AsyncSession
+    shape: Shape
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, session: AsyncSession, filters: Filters, order: Order, position: Position | None, limit: int
+    ) -> "_Asked":
+        shape = Shape(
+            given=frozenset(filters.values()),
+            column=order.column,
+            is_descending=order.is_descending != (position is not None and position.backwards),
+            is_from=position is not None,
+            is_sqlite=_is_sqlite(session),
         )
-        conditions.append(held)
-    if filters.created_after is not None:
-        conditions.append(User.created_at > filters.created_after)
-    if filters.created_before is not None:
-        conditions.append(User.created_at < filters.created_before)
-    return statement.where(*conditions)
+        start = {"from_value": position.value, "from_id": position.row_id} if position is not None else {}
+        return cls(session, shape, {**_values(filters), **start, COUNT: limit + 1})
+
+    async def execute(self, statement: Select[Any], stretch: int) -> Result[Any]:
+        """Run a statement of this list; `stretch` bounds what it reads."""
+        found: Result[Any] = await self.session.execute(statement, {**self.values, STRETCH: stretch})
+        return found
+
+    async def rows(self, statement: Select[Any], stretch: int) -> list[FoundUser]:
+        """The accounts that a statement of this list finds, in order."""
+        return self.ordered(_listed(row) for row in await self.execute(statement, stretch))
+
+    def ordered(self, users: Iterable[FoundUser]) -> list[FoundUser]:
+        """Accounts in the order of this list, which is the same here as in both databases."""
+        column = self.shape.column
+        return sorted(users, key=lambda user: (getattr(user, column), user.id), reverse=self.shape.is_descending)
+
+    async def smallest(self, sources: tuple[str, ...], *, up_to: int) -> tuple[int, str]:
+        """The source with the fewest accounts, and how many; `up_to` + 1 stands for all that is more."""
+        sizes = (await self.execute(statements.sizes(self.shape, sources), up_to + 1)).one()
+        return min(zip(sizes, sources, strict=True))
 
 
-_SEARCHED = (User.username_key, User.email_key, User.display_name_key)
+def _values(filters: Filters) -> dict[str, Any]:
+    """What the statements of a list with these filters are run with."""
+    values = filters.values()
+    if filters.prefix is not None:
+        values["prefix_end"] = filters.prefix + LAST_CHARACTER
+    return {**values, "own": filters.reach.own}
 
 
-def _starts_with(column: Any, prefix: str) -> ColumnElement[bool]:  # SQLAlchemy's attribute type varies with the column
-    """A prefix as a range of the index; `%` and `_` mean themselves."""
-    within: ColumnElement[bool] = column.between(prefix, prefix + LAST_CHARACTER)
-    return within
+def _listed(row: Sequence[Any]) -> FoundUser:
+    """The row's columns are the fields; roles and groups are joined texts."""
+    roles, groups = row[-2:]
+    return FoundUser._make((*row[:-2], sorted(_parts(roles)), sorted(map(UUID, _parts(groups)))))
+
+
+def _parts(joined: str | None) -> list[str]:
+    return joined.split(",") if joined else []
+
+
+def _is_sqlite(session: AsyncSession) -> bool:
+    return session.get_bind().dialect.name == "sqlite"

@@ -1,5 +1,6 @@
 """The tables of accounts: the account itself, and the names that sign in to it."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -27,6 +28,15 @@ class NameKind(StrEnum):
     EMAIL = "email"
 
 
+PRESENT = "deleted_at IS NULL"
+NAMED = f"{PRESENT} AND display_name_key IS NOT NULL"
+
+
+def _listed(name: str, *columns: str, where: str = PRESENT, beside: Sequence[str] = ()) -> Index:
+    """An index that leaves deleted accounts out, as lists do; `beside` is only read from it (PostgreSQL)."""
+    return Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where), postgresql_include=beside)
+
+
 class User(Base):
     """One account. Names are kept as typed, and as their canonical keys, which are what is compared and sorted."""
 
@@ -34,10 +44,16 @@ class User(Base):
     __table_args__ = (
         PrimaryKeyConstraint("id", name="pk_users"),
         CheckConstraint("status IN ('active', 'disabled')", name="ck_users_status"),
-        Index("ix_users_created", "created_at", "id"),
-        Index("ix_users_username", "username_key", "id"),
-        Index("ix_users_email", "email_key", "id"),
-        Index("ix_users_display_name", "display_name_key", "id"),
+        # each order of the list, of all accounts and of those in one state
+        _listed("ix_users_by_created", "created_at", "id"),
+        _listed("ix_users_by_username", "username_key", "id", beside=["email_key"]),
+        _listed("ix_users_by_email", "email_key", "id", beside=["username_key"]),
+        _listed("ix_users_by_status_created", "status", "created_at", "id"),
+        _listed("ix_users_by_status_username", "status", "username_key", "id"),
+        _listed("ix_users_by_status_email", "status", "email_key", "id"),
+        _listed(
+            "ix_users_by_display_name", "display_name_key", "id", where=NAMED, beside=["username_key", "email_key"]
+        ),
         Index(
             "ix_users_deleted",
             "deleted_at",

@@ -1,5 +1,6 @@
 """The routes of accounts."""
 
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from usermgmt.http.answers import answer, encode, entity_tag, expected_version, 
 from usermgmt.http.body import raw_body
 from usermgmt.http.context import caller, client, principal, runtime
 from usermgmt.http.paging import cursors_of, links, read_position
+from usermgmt.http.streams import streamed, wants_stream
 from usermgmt.idempotency.service import (
     IdempotencyKeyReused,
     RequestInProgress,
@@ -30,7 +32,7 @@ from usermgmt.idempotency.service import (
 from usermgmt.permissions import Permission
 from usermgmt.roles.service import ExceedsOwnRights, RoleNotFound
 from usermgmt.settings import Settings
-from usermgmt.storage.pages import InvalidCursor, list_digest
+from usermgmt.storage.pages import InvalidCursor, Position, list_digest
 from usermgmt.throttle.service import TooManyAttempts
 from usermgmt.users import changes, service
 from usermgmt.users.changes import (
@@ -60,6 +62,7 @@ from usermgmt.users.service import (
     NewUser,
     Once,
     UsernameTaken,
+    UserPage,
     UserView,
 )
 
@@ -102,16 +105,16 @@ def registration_is_open(settings: Settings) -> bool:
 @blueprint.get("")
 @require(Permission.USERS_READ, confinable=True)
 @limited("read")
-@answers(200, UserPageOut)
+@answers(200, UserPageOut, is_streamed=True)
 @refuses(InvalidCursor)
+@accepts_header("Accept")
 async def list_users(query: ListUsers) -> Response:
-    """List users, a page at a time."""
+    """List users, a page at a time; with `Accept: application/x-ndjson` all of them, a document a line."""
     digest = list_digest(principal().user_id, *(getattr(query, name) for name in _BOUND_TO_CURSOR))
     position = read_position(query.cursor, digest)
-    found = await service.list_users(
-        runtime(), caller(), query.filters(), order=query.sort, position=position, limit=query.limit, count=query.count
-    )
-    return _page_answer(query, found, digest)
+    if wants_stream():
+        return streamed(_documents(query, service.stream_users(runtime(), caller(), query.filters(), order=query.sort)))
+    return _page_answer(query, await _page(query, position), digest)
 
 
 @blueprint.post("")
@@ -321,12 +324,21 @@ def _repeated(stored: StoredAnswer) -> Response:
     return json_response(stored.body, stored.status, headers=headers)
 
 
-def _page_answer(query: ListUsers, found: service.UserPage, digest: bytes) -> Response:
-    fields = frozenset(query.fields.split(",")) if query.fields is not None else frozenset(UserOut.__struct_fields__)
-    following, before = cursors_of(found.page, digest)
-    body = UserPageOut(
-        items=[ListedUser.of(view, fields) for view in found.page.items], next_cursor=following, prev_cursor=before
+async def _page(query: ListUsers, position: Position | None) -> UserPage:
+    return await service.list_users(
+        runtime(), caller(), query.filters(), order=query.sort, position=position, limit=query.limit, count=query.count
     )
+
+
+def _page_answer(query: ListUsers, found: UserPage, digest: bytes) -> Response:
+    following, before = cursors_of(found.page, digest)
+    items = [query.listed(view) for view in found.page.items]
+    body = UserPageOut(items=items, next_cursor=following, prev_cursor=before)
     if found.count is not None:
         body.count, body.count_is_exact = found.count, found.is_count_exact
     return answer(body, headers=links(following, before))
+
+
+async def _documents(query: ListUsers, batches: AsyncIterator[Sequence[UserView]]) -> AsyncIterator[list[ListedUser]]:
+    async for batch in batches:
+        yield [query.listed(view) for view in batch]

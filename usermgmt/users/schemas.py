@@ -1,8 +1,8 @@
 """What goes in and out of the routes of accounts."""
 
 import json
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 import msgspec
@@ -21,7 +21,7 @@ from usermgmt.security.names import (
     prefix_key,
     username_key,
 )
-from usermgmt.users.lists import Count, Filters, Order
+from usermgmt.users.lists import Count, Filters, FoundUser, Order
 from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status, User
 from usermgmt.users.reads import ReadUser
 from usermgmt.users.service import UserView
@@ -181,6 +181,11 @@ class ListUsers(RequestModel):
             created_before=self.created_before,
         )
 
+    def listed(self, view: UserView) -> "ListedUser":
+        """An account as this list shows it. A whole one is not copied field by field: it reads the same."""
+        whole = UserOut.of(view)
+        return cast("ListedUser", whole) if self.fields is None else ListedUser.of(whole, self.fields.split(","))
+
 
 def _exact_key(name: str | None) -> str | None:
     """The key of a name; of what cannot be a name, a key that nobody has."""
@@ -245,7 +250,7 @@ class UserOut(msgspec.Struct, kw_only=True):
         return cls.read(view.user, view.roles, view.groups)
 
     @classmethod
-    def read(cls, user: User | ReadUser, roles: Sequence[str], groups: Sequence[UUID]) -> "UserOut":
+    def read(cls, user: User | ReadUser | FoundUser, roles: Sequence[str], groups: Sequence[UUID]) -> "UserOut":
         """The same from the columns of an account, its roles and its groups."""
         return cls(
             id=str(user.id),
@@ -285,9 +290,8 @@ class ListedUser(msgspec.Struct, kw_only=True, omit_defaults=True):
     version: int | UnsetType = UNSET
 
     @classmethod
-    def of(cls, view: UserView, fields: frozenset[str]) -> "ListedUser":
+    def of(cls, whole: UserOut, fields: Iterable[str]) -> "ListedUser":
         """Those fields of an account."""
-        whole = UserOut.of(view)
         return cls(**{name: getattr(whole, name) for name in fields})
 
 

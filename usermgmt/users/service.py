@@ -27,12 +27,14 @@ from usermgmt.security.names import email_key, prefix_key, username_key
 from usermgmt.security.principal import Caller
 from usermgmt.storage.database import repeated_on_conflict
 from usermgmt.storage.pages import Page, Position, page_of
+from usermgmt.storage.within import find_within
 from usermgmt.users import lists, queries
-from usermgmt.users.lists import Count, Filters, Order
+from usermgmt.users.lists import Count, Filters, FoundUser, Order
 from usermgmt.users.models import NameKind, Status, User
 from usermgmt.users.reads import ReadUser, fetch_users
 
 CREATED = 201
+STREAM_BATCH = 500
 
 
 class UsernameTaken(Conflict):
@@ -67,7 +69,7 @@ class FieldNotPermitted(Forbidden):
 class UserView:
     """An account as its readers see it: the row, the names of the roles held over everything, the ids of its groups."""
 
-    user: User
+    user: User | FoundUser
     roles: Sequence[str]
     groups: Sequence[UUID] = ()
 
@@ -151,23 +153,46 @@ async def list_users(
     limit: int,
     count: Count,
 ) -> UserPage:
-    """A page of the accounts that `users:read` reaches. An estimated count is the planner's on PostgreSQL and exact on
-    SQLite.
+    """A page of the accounts that `users:read` reaches.
+
+    They are counted exactly if that is asked for and does not take longer than `database.count_timeout`, else by an
+    estimate. SQLite, which has no statistics, is always asked for the exact count first.
     """
     filters = replace(filters, reach=caller.reach(Permission.USERS_READ))
     async with runtime.database.read() as session:
         users = await lists.list_page(session, filters, order=order, position=position, limit=limit)
-        found = page_of(users, position, limit, lambda user: (lists.sort_value(user, order), user.id))
-        ids = [user.id for user in found.items]
-        names = await role_queries.list_role_names(session, ids)
-        groups = await group_queries.list_group_ids(session, ids)
-        items = [UserView(user, names[user.id], groups[user.id]) for user in found.items]
-        views = Page(items, found.next, found.previous)
-        if count is Count.NONE:
-            return UserPage(views)
-        if count is Count.ESTIMATED and not runtime.database.is_sqlite:
-            return UserPage(views, await lists.estimate_users(session, filters), is_count_exact=False)
-        return UserPage(views, await lists.count_users(session, filters))
+    found = page_of(users, position, limit, lambda user: (lists.sort_value(user, order), user.id))
+    page = Page([UserView(user, user.roles, user.groups) for user in found.items], found.next, found.previous)
+    if count is Count.NONE:
+        return UserPage(page)
+    return await _counted(runtime, filters, page, count)
+
+
+async def stream_users(
+    runtime: Runtime, caller: Caller, filters: Filters, *, order: Order
+) -> AsyncIterator[Sequence[UserView]]:
+    """Every account that `users:read` reaches, in order, in batches; no connection is held between two batches."""
+    position: Position | None = None
+    while True:
+        found = await list_users(
+            runtime, caller, filters, order=order, position=position, limit=STREAM_BATCH, count=Count.NONE
+        )
+        yield found.page.items
+        position = found.page.next
+        if position is None:
+            return
+
+
+async def _counted(runtime: Runtime, filters: Filters, page: Page[UserView], count: Count) -> UserPage:
+    """The page with the number of all. After it, so that a count never holds the page's connection."""
+    settings = runtime.settings.database
+    if count is Count.EXACT or runtime.database.is_sqlite:
+        patience = min(settings.count_timeout, settings.statement_timeout)
+        counted = await find_within(runtime.database, *lists.count_statement(filters), patience=patience)
+        if counted is not None:
+            return UserPage(page, counted)
+    async with runtime.database.read() as session:
+        return UserPage(page, await lists.estimate_users(session, filters), is_count_exact=False)
 
 
 @asynccontextmanager
