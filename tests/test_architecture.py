@@ -164,7 +164,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
 # Libraries that only some may know, and why
 LIBRARIES: dict[str, tuple[str, ...]] = {
     # HTTP ends at the routes; the operator's server builds and serves the application
-    "quart": ("app", "http.*", "*.routes", "operator.server", "operator.startup"),
+    "quart": ("app", "http.*", "*.routes", "operator.server", "operator.startup", "operator.listening"),
     "werkzeug": ("http.*",),
     "quart_cors": ("http.cross_origin",),
     "quart_rate_limiter": ("http.budgets",),

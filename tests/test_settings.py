@@ -69,6 +69,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "server.host": "127.0.0.1",
         "server.port": "8000",
         "server.workers": "1",
+        "server.worker_timeout": "30s",
         "server.graceful_timeout": "30s",
         "server.drain_delay": "0s",
         "server.request_timeout": "15s",
@@ -905,13 +906,20 @@ PRODUCTION = {"USERMGMT_SECRET_KEYS": f"{GOOD_KEY},{OTHER_KEY}", "USERMGMT_DATAB
         ),
         ({"USERMGMT_SECRET_KEYS": ""}, "secret.keys", "must be set; generate a key"),
         ({"USERMGMT_DATABASE__URL": "sqlite:///a.db"}, "database.url", "must be PostgreSQL in production"),
-        ({"USERMGMT_SERVER__WORKERS": "2"}, "server.workers", "must be 1: more than one worker would count"),
+        ({"USERMGMT_SERVER__WORKERS": "2"}, "server.workers", "must be 1: several workers count requests"),
         (
-            {"USERMGMT_SERVER__WORKERS": "2", "USERMGMT_VALKEY__URL": "valkey://v"},
+            {
+                "USERMGMT_SERVER__WORKERS": "2",
+                "USERMGMT_LIMITS__ENABLED": "no",
+                "USERMGMT_DATABASE__ALLOW_SQLITE": "yes",
+            }
+            | {"USERMGMT_DATABASE__URL": "sqlite:///a.db"},
             "server.workers",
-            "must be 1: start several instances",
+            "must be 1: a SQLite file has one writer",
         ),
         ({"USERMGMT_VALKEY__URL": "valkeys://u:p@v:6379/0"}, None, None),
+        ({"USERMGMT_SERVER__WORKERS": "2", "USERMGMT_VALKEY__URL": "valkey://v"}, None, None),
+        ({"USERMGMT_SERVER__WORKERS": "2", "USERMGMT_LIMITS__ENABLED": "no"}, None, None),
     ],
 )
 def test_what_production_refuses(change: dict[str, str], key: str | None, message: str | None) -> None:  # E14

@@ -129,7 +129,11 @@ class ServerSettings(Section):
     port: Annotated[Whole, Between(0, 65535)] = Field(
         default=8000, description="TCP port to listen on; 0 takes a free one."
     )
-    workers: Annotated[Whole, Between(1, 1024)] = Field(default=1, description="Number of processes; only 1 for now.")
+    workers: Annotated[Whole, Between(1, 1024)] = Field(default=1, description="Number of processes that serve.")
+    worker_timeout: Wait = Field(
+        default=Duration.parse("30s"),
+        description="Duration without a sign of life after which one of several workers is replaced.",
+    )
     graceful_timeout: Pause = Field(
         default=Duration.parse("30s"),
         description="Duration that running requests get to finish when the server stops.",

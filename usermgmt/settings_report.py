@@ -146,12 +146,18 @@ def production_problems(settings: Settings) -> list[SettingsProblem]:
         problems.append(("secret.keys", "must be set; generate a key with `usermgmt secrets generate`"))
     if settings.database.is_sqlite and not settings.database.allow_sqlite:
         problems.append(("database.url", "must be PostgreSQL in production, unless database.allow_sqlite is set"))
-    if settings.server.workers > 1:
-        alone = "more than one worker would count limits in memory; start several instances with valkey.url set"
-        shared = "start several instances instead, which count requests together through valkey.url"
-        problems.append(("server.workers", f"must be 1: {shared if settings.valkey.url else alone}"))
+    if settings.server.workers > 1 and (reasons := "; ".join(_alone(settings))):
+        problems.append(("server.workers", f"must be 1: {reasons}"))
     found = [SettingsProblem(key, settings.origins[key], message) for key, message in problems]
     return found + common_problems(settings)
+
+
+def _alone(settings: Settings) -> Iterator[str]:
+    """Why only one process may serve."""
+    if settings.limits.enabled and not settings.valkey.url:
+        yield "several workers count requests together only through valkey.url (or set limits.enabled = false)"
+    if settings.database.is_sqlite:
+        yield "a SQLite file has one writer, which is a process of its own"
 
 
 def _key_problems(keys: tuple[SecretStr, ...]) -> Iterator[str]:

@@ -7,6 +7,7 @@ version they are left alone and the log says so: everything works, without these
 """
 
 import asyncio
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ import structlog
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.events import Closed, RawData
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 
 from usermgmt.settings import ServerSettings
@@ -24,6 +27,7 @@ from usermgmt.settings import ServerSettings
 TESTED_WITH = "0.18."
 LONGEST_HEAD = 16 * 1024
 MOST_HEADERS = 100
+LINGER_SECONDS = 0.5  # at the end: a request may be on its way while its connection rests
 REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nCache-Control: no-store\r\n"
     b"Content-Length: 0\r\n\r\n"
@@ -106,10 +110,8 @@ class Rest:
     async def restart(self, *_: Any) -> None:
         """Nothing happens from now on."""
         self._forget()
-        if self._connection.context.terminated.is_set():
-            self._connection.leave()
-            return
-        timeout = self._connection.config.keep_alive_timeout
+        is_ending = self._connection.context.terminated.is_set()
+        timeout = LINGER_SECONDS if is_ending else self._connection.config.keep_alive_timeout
         self._timer = self._connection.loop.call_later(timeout, self.end)
         self.resting.add(self)
 
@@ -131,6 +133,7 @@ class Rest:
 
 async def _end_resting(context: WorkerContext) -> None:
     await context.terminated.wait()
+    await asyncio.sleep(LINGER_SECONDS)
     for rest in tuple(Rest.resting):
         rest.end()
 
@@ -143,6 +146,12 @@ class PlainHttp1(H11Protocol):
     """
 
     _head = b""
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Tell the client with the answer that the server ends."""
+        if isinstance(event, Response) and self.context.terminated.is_set():
+            event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        await super().stream_send(event)
 
     async def _send_h11_event(self, event: Any) -> None:
         """Write the head of an answer together with what follows it."""

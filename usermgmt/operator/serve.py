@@ -1,8 +1,10 @@
 """`usermgmt serve`: one process that serves, in production or for a first look."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from socket import socket
 from typing import Any
 
@@ -11,17 +13,18 @@ import structlog
 
 from usermgmt import __version__
 from usermgmt.app import MarksMissing, create_app
-from usermgmt.operator import server
+from usermgmt.operator import server, service_manager
 from usermgmt.operator.addresses import local_url
 from usermgmt.operator.configuration import production_settings, reason_of, unfit, unusable
 from usermgmt.operator.console import Console, Reason
 from usermgmt.operator.development import Banner, development_settings
 from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.startup import Prepared, prepare, refuse_unfit
+from usermgmt.operator.supervisor import Supervisor
 from usermgmt.permissions import ADMIN
 from usermgmt.security.principal import OPERATOR
 from usermgmt.settings import Settings
-from usermgmt.settings_report import common_problems, production_problems
+from usermgmt.settings_report import common_problems
 from usermgmt.settings_sources import SettingsError
 from usermgmt.telemetry.logs import configure_logs
 from usermgmt.users import service as users
@@ -46,7 +49,7 @@ class Start:
 @click.option("--dev", "is_development", is_flag=True, help="A first look: SQLite, generated secrets, a first admin.")
 @click.option("--host", help="Address to listen on (server.host).")
 @click.option("--port", type=int, help="TCP port to listen on; 0 takes a free one (server.port).")
-@click.option("--workers", type=int, help="Number of processes; only 1 for now (server.workers).")
+@click.option("--workers", type=int, help="Number of processes (server.workers).")
 @click.option("--migrate", is_flag=True, help="Apply pending migrations first (database.migrate).")
 @click.option("--allow-sqlite", is_flag=True, help="Accept SQLite in production (database.allow_sqlite).")
 @pass_console
@@ -62,7 +65,8 @@ def serve(
     """Run the server.
 
     Without --dev it starts only when nothing is wrong, and otherwise tells every reason at once (exit code 78). SIGTERM
-    and SIGINT let running requests finish within server.graceful_timeout; a second one ends at once.
+    and SIGINT let running requests finish within server.graceful_timeout; a second one ends at once. With several
+    workers one that dies is replaced, and SIGHUP replaces all of them, one by one, with the settings of that moment.
 
     With --dev it keeps everything in server.data_dir: a SQLite database and a secret that it makes; the password of
     the first administrator is printed once.
@@ -75,14 +79,47 @@ def serve(
         "database.allow_sqlite": allow_sqlite or None,
     }
     start = Start(console, is_development, flags)
-    server.run(lambda: _serve(start))
-
-
-async def _serve(start: Start) -> None:
-    """One life of the server, from settings to the last answer."""
-    settings = await _settings(start)
+    settings = server.run(lambda: _settings(start))
     configure_logs(settings.logs)
+    if settings.server.workers > 1:
+        _supervise(start, settings)
+    else:
+        server.run(lambda: _serve(start, settings))
+
+
+def _supervise(start: Start, settings: Settings) -> None:
+    """Bring everything to where workers can start, then keep them alive; ends the process."""
+    with server.bound_sockets(settings.server) as sockets:
+        if not server.run(lambda: _bring(settings)):
+            return
+        server.listen(sockets)
+        url = local_url(settings.server.host, sockets[0].getsockname()[1])
+        flags = {**start.flags, "database.migrate": None}
+        supervisor = Supervisor(
+            settings,
+            sockets,
+            start.console.config,
+            flags,
+            lambda: log.info("serving", url=url, version=__version__, workers=settings.server.workers),
+        )
+        sys.exit(supervisor.run())
+
+
+async def _bring(settings: Settings) -> bool:
+    """Prepare what several processes share; False when a signal was faster."""
     ending = server.Ending(settings.server.graceful_timeout.total_seconds())
+    ending.obey_signals()
+
+    async def once() -> None:
+        await (await prepare(settings)).runtime.close()
+
+    return not await ending.interrupts(once())
+
+
+async def _serve(start: Start, settings: Settings) -> None:
+    """One life of the server, from settings to the last answer."""
+    ending = server.Ending(settings.server.graceful_timeout.total_seconds())
+    ending.obey_signals()
     found: list[Prepared] = []
 
     async def start_up() -> None:
@@ -108,7 +145,8 @@ async def _serve_prepared(start: Start, prepared: Prepared, sockets: Sequence[so
     server.listen(sockets)
     port: int = sockets[0].getsockname()[1]
     await _greet(start, prepared, local_url(settings.server.host, port))
-    await server.serve(app, prepared.runtime, sockets, ending)
+    tell_ready = partial(service_manager.notify, service_manager.READY)
+    await server.serve(app, prepared.runtime, sockets, ending, tell_ready=tell_ready)
 
 
 async def _settings(start: Start) -> Settings:
@@ -127,9 +165,10 @@ def _development_settings(start: Start) -> Settings:
         settings = development_settings(start.flags, start.console.config)
     except SettingsError as error:
         raise unusable(error.problems) from None
-    workers = [problem for problem in production_problems(settings) if problem.key == "server.workers"]
-    if problems := [*workers, *common_problems(settings)]:
+    if problems := common_problems(settings):
         raise unfit(map(reason_of, problems))
+    if settings.server.workers > 1:
+        raise unfit([Reason("must be 1 with --dev", "server.workers")])
     return settings
 
 

@@ -14,16 +14,17 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
-from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 from quart import Quart
 
+from usermgmt.operator import service_manager
 from usermgmt.operator.connections import limit_connections
 from usermgmt.operator.console import Refusal
+from usermgmt.operator.listening import serve_sockets
 from usermgmt.runtime import Runtime
 from usermgmt.settings import ServerSettings
 
@@ -34,19 +35,35 @@ INCOMPLETE_BYTES = 16 * 1024
 WATCHDOG_SECONDS = 0.5
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+T = TypeVar("T")
+
 log = structlog.get_logger("usermgmt.server")
 
 
 class Ending:
-    """How the process ends: asked by a first signal, forced by a second one or by the watchdog."""
+    """How the process ends: asked once, forced by a second signal or by the watchdog."""
 
     def __init__(self, patience: float) -> None:
-        """`patience` is in seconds, from the first signal to the end whatever happens."""
+        """`patience` is in seconds, from being asked to the end whatever happens."""
         self.asked = asyncio.Event()
+        self.is_replaced = False
         self._patience = patience
+
+    def obey_signals(self) -> None:
+        """Be asked by the first SIGTERM or SIGINT, and end at once with the second."""
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._receive, number)
+
+    def ask(self, *, is_replaced: bool = False) -> None:
+        """Drain and end; `is_replaced` when another process takes the connections from now on."""
+        if self.asked.is_set():
+            return
+        self.is_replaced = is_replaced
+        self.asked.set()
+        watchdog = threading.Timer(self._patience + WATCHDOG_SECONDS, leave, (0,))
+        watchdog.daemon = True
+        watchdog.start()
 
     async def interrupts(self, work: Coroutine[Any, Any, None]) -> bool:
         """Do work that a signal stops; whether one did."""
@@ -64,11 +81,8 @@ class Ending:
 
     def _receive(self, number: int) -> None:
         if self.asked.is_set():
-            _leave(128 + number)
-        self.asked.set()
-        watchdog = threading.Timer(self._patience + WATCHDOG_SECONDS, _leave, (0,))
-        watchdog.daemon = True
-        watchdog.start()
+            leave(128 + number)
+        self.ask()
 
 
 @contextlib.contextmanager
@@ -92,26 +106,38 @@ def listen(sockets: Sequence[socket.socket]) -> None:
             raise _cannot_listen(f"{host} port {port}", error) from None
 
 
-async def serve(app: Quart, runtime: Runtime, sockets: Sequence[socket.socket], ending: Ending) -> None:
-    """Answer requests until a signal, then drain. Refused when the application does not start."""
+async def serve(
+    app: Quart,
+    runtime: Runtime,
+    sockets: Sequence[socket.socket],
+    ending: Ending,
+    *,
+    tell_ready: Callable[[], None],
+) -> None:
+    """Answer requests until the end is asked for, then drain. Refused when the application does not start."""
     settings = runtime.settings.server
 
     async def drained() -> None:
+        tell_ready()
         await ending.asked.wait()
+        if ending.is_replaced:
+            return
         runtime.is_draining = True
         log.info("draining", seconds=settings.graceful_timeout.total_seconds())
+        service_manager.notify("STOPPING=1")
         await asyncio.sleep(min(settings.drain_delay, settings.graceful_timeout).total_seconds())
 
     asyncio.get_running_loop().set_exception_handler(_tell_fault)
     limit_connections(settings)
     try:
-        await hypercorn_serve(app, _config(settings, sockets), shutdown_trigger=drained, mode="asgi")
+        async with service_manager.watched():
+            await serve_sockets(app, _config(settings), sockets, until=drained)
     except (LifespanFailureError, LifespanTimeoutError) as error:
         raise Refusal(f"The server did not start: {error}", code="not_started") from None
     log.info("stopped")
 
 
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run in an event loop, uvloop's where it is installed."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):
@@ -119,7 +145,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main())
+        return runner.run(main())
 
 
 def _addresses(settings: ServerSettings) -> list[tuple[int, Any]]:
@@ -147,13 +173,11 @@ def _cannot_listen(place: str, error: OSError) -> Refusal:
     return Refusal(f"Cannot listen on {place}: {error.strerror}.", code="cannot_listen")
 
 
-def _config(settings: ServerSettings, sockets: Sequence[socket.socket]) -> Config:
-    """Hypercorn's configuration: our sockets, our log, no header that names the software."""
+def _config(settings: ServerSettings) -> Config:
+    """Hypercorn's configuration: our log, no header that names the software."""
     logger = logging.getLogger("hypercorn.error")
     logger.setLevel(logging.WARNING)  # what it says at its start, we say
     config = Config()
-    config.bind = [f"fd://{sock.detach()}" for sock in sockets]
-    config.backlog = BACKLOG
     config.graceful_timeout = max(0.0, (settings.graceful_timeout - settings.drain_delay).total_seconds())
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
@@ -170,7 +194,7 @@ def _tell_fault(loop: asyncio.AbstractEventLoop, fault: dict[str, Any]) -> None:
         loop.default_exception_handler(fault)
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> None:
     """End now, whatever still runs. What was logged is written out."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

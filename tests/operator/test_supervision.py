@@ -1,0 +1,240 @@
+"""Several workers on one socket: what dies comes back, what leaves loses no request, nobody keeps the whole alive."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.operator.calls import BODY, HEAD, answered, call, connection_to
+from tests.operator.conftest import PATIENCE, Process, Start, environment
+
+pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+WORKERS = 2
+CALLERS = 6
+
+
+@pytest.fixture
+def serving(start: Start, database_url: str) -> Callable[..., tuple[Process, str]]:
+    """Start a server of two workers with further settings; the process and its address."""
+
+    def begin(**more: str) -> tuple[Process, str]:
+        settings = {"limits__enabled": "false", "server__workers": str(WORKERS), **more}
+        process = start("serve", "--port", "0", environ=environment(database_url, **settings))
+        return process, json.loads(process.wait_for('"serving"'))["url"]
+
+    return begin
+
+
+Serving = Callable[..., tuple[Process, str]]
+
+
+def children(process: Process) -> set[int]:
+    """The workers of a server."""
+    pid = process.popen.pid
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextmanager
+def load(url: str) -> Iterator[list[str]]:
+    """Callers without pause, each on a connection that it keeps while the server does; a line for each fault."""
+    faults: list[str] = []
+    ended = threading.Event()
+    parts = urlsplit(url)
+
+    def call_on() -> None:
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
+        while not ended.is_set():
+            try:
+                connection.request("GET", "/health/live")
+                response = connection.getresponse()
+                response.read()
+                if response.status != 200:
+                    faults.append(str(response.status))
+            except ConnectionRefusedError:  # nobody took it: the server has ended
+                break
+            except (OSError, http.client.HTTPException) as error:
+                faults.append(repr(error))
+                connection.close()
+        connection.close()
+
+    callers = [threading.Thread(target=call_on) for _ in range(CALLERS)]
+    for caller in callers:
+        caller.start()
+    try:
+        yield faults
+    finally:
+        ended.set()
+        for caller in callers:
+            caller.join()
+
+
+def test_each_worker_serves_and_all_end_together(serving: Serving) -> None:
+    process, url = serving()
+    workers = children(process)
+    assert len(workers) == WORKERS
+    assert call(f"{url}/health/ready")[0] == 200
+    assert process.end(signal.SIGTERM) == 0
+    assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
+    assert process.errors() == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_dies_or_hangs_is_replaced(serving: Serving, number: signal.Signals) -> None:
+    process, url = serving(server__worker_timeout="2s")
+    before = children(process)
+    victim = min(before)
+    os.kill(victim, number)
+    process.wait_for('"worker_died"')
+    process.wait_for('"worker_ready"')
+    assert len(children(process)) == WORKERS
+    assert children(process) & before == before - {victim}
+    assert call(f"{url}/health/live")[0] == 200
+    assert process.end(signal.SIGTERM) == 0
+
+
+def test_signals_to_the_whole_group_are_the_parents(serving: Serving) -> None:
+    process, _ = serving()
+    workers = children(process)
+    for pid in workers:
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGHUP)
+    time.sleep(0.5)
+    assert children(process) == workers
+    assert process.end(signal.SIGINT) == 0
+
+
+def test_a_reload_replaces_every_worker_and_no_request_fails(serving: Serving) -> None:
+    process, url = serving()
+    with load(url) as faults:
+        for _ in range(3):
+            before = children(process)
+            process.popen.send_signal(signal.SIGHUP)
+            until(lambda before=before: not children(process) & before and len(children(process)) == WORKERS)  # type: ignore[misc]
+    assert faults == []
+    assert process.end(signal.SIGTERM) == 0
+
+
+def test_an_end_under_load_loses_no_request(serving: Serving) -> None:
+    process, url = serving(server__drain_delay="1s")
+    with load(url) as faults:
+        time.sleep(0.5)
+        assert process.end(signal.SIGTERM) == 0
+    assert faults == []
+
+
+def test_readiness_says_so_on_every_worker_before_the_socket_closes(serving: Serving) -> None:
+    process, url = serving(server__drain_delay="3s")
+    process.popen.send_signal(signal.SIGTERM)
+    for _ in range(1 + WORKERS):  # the parent says so too
+        process.wait_for("draining")
+    assert {call(f"{url}/health/ready")[0] for _ in range(10)} == {503}
+    assert process.end() == 0
+
+
+def test_what_a_client_leaves_open_keeps_nobody_alive(serving: Serving) -> None:
+    process, url = serving(server__graceful_timeout="1s", server__request_timeout="1h")
+    held = [connection_to(url) for _ in range(20)]
+    for connection in held:
+        connection.sendall(HEAD + BODY[:-5])
+    idle = connection_to(url)
+    call(f"{url}/health/live")
+    started = time.monotonic()
+    assert process.end(signal.SIGTERM) == 0
+    assert time.monotonic() - started < PATIENCE / 2
+    for connection in (*held, idle):
+        connection.close()
+
+
+def test_a_second_signal_ends_at_once(serving: Serving) -> None:
+    process, url = serving(server__graceful_timeout="1h", server__request_timeout="1h")
+    with connection_to(url) as held:
+        held.sendall(HEAD + BODY[:-5])
+        call(f"{url}/health/live")
+        process.popen.send_signal(signal.SIGTERM)
+        process.wait_for("draining")
+        assert process.end(signal.SIGTERM) == 128 + signal.SIGTERM
+
+
+def test_workers_do_not_outlive_their_parent(serving: Serving) -> None:
+    process, url = serving()
+    workers = children(process)
+    with connection_to(url) as connection:
+        connection.sendall(HEAD + BODY[:-5])
+        call(f"{url}/health/live")
+        process.popen.kill()
+        process.popen.wait()
+        connection.sendall(BODY[-5:])
+        assert answered(connection)[0] == 401  # what came in is still answered
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def test_a_reload_with_settings_that_are_wrong_leaves_everything_as_it_was(serving: Serving, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[docs]\nenabled = true\n")
+    process, url = serving()
+    before = children(process)
+    settings.write_text('[logs]\nlevel = "loud"\n')
+    process.popen.send_signal(signal.SIGHUP)
+    process.wait_for("reload_failed")
+    assert children(process) == before
+    assert call(f"{url}/openapi.json")[0] == 200
+    settings.write_text("[docs]\nenabled = false\n")
+    process.popen.send_signal(signal.SIGHUP)
+    until(lambda: not children(process) & before and len(children(process)) == WORKERS)
+    assert call(f"{url}/openapi.json")[0] == 404
+    settings.write_text("[nonsense]\n")
+    for pid in children(process):
+        os.kill(pid, signal.SIGKILL)
+    assert process.end() == 78
+    assert "nonsense" in process.errors()
+
+
+def test_a_service_manager_is_told(start: Start, database_url: str, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        for workers in (1, WORKERS):
+            settings = environment(database_url, limits__enabled="false", server__workers=str(workers))
+            told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+            process = start("serve", "--port", "0", environ={**settings, **told})
+            said = [manager.recv(200).decode() for _ in range(20)]
+            assert "READY=1" in said
+            assert said.count("WATCHDOG=1") > 5
+            if workers > 1:
+                process.popen.send_signal(signal.SIGHUP)
+                while not re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(200).decode()):
+                    pass
+                while manager.recv(200) != b"READY=1":
+                    pass
+            process.popen.send_signal(signal.SIGTERM)
+            while manager.recv(200) != b"STOPPING=1":
+                pass
+            assert process.end() == 0
+
+
+def test_counting_in_memory_and_a_file_are_for_one_worker(start: Start, database_url: str) -> None:
+    in_memory = start("serve", "--workers", "2", environ=environment(database_url))
+    assert in_memory.end() == 78
+    assert "server.workers: must be 1: several workers count requests together only" in in_memory.errors()
+    a_file = environment("sqlite:///a.db", limits__enabled="false", database__allow_sqlite="true")
+    on_a_file = start("serve", "--workers", "2", environ=a_file)
+    assert on_a_file.end() == 78
+    assert "a SQLite file has one writer" in on_a_file.errors()
