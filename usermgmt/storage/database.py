@@ -310,9 +310,16 @@ def driver_url(url: str) -> URL:
     return parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": parsed.query["sslmode"]})
 
 
+def _whole_number(digits: str) -> int | float:
+    """PostgreSQL writes the float 1e308 as 309 digits: it comes back as what was given."""
+    return int(digits) if len(digits) <= MAX_WHOLE_DIGITS else float(digits)
+
+
+_decode = json.JSONDecoder(parse_int=_whole_number).decode
+
+
 def _read_document(text: str) -> Any:  # a JSON document
-    """Read a stored document with the numbers that it was given: PostgreSQL writes the float 1e308 as 309 digits."""
-    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) <= MAX_WHOLE_DIGITS else float(digits))
+    return {} if text == "{}" else _decode(text)
 
 
 def _sqlite_engine(url: str, *, size: int, timeout: float, immediate: bool) -> AsyncEngine:

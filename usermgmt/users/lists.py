@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -178,7 +179,8 @@ class _Asked:
 
     async def execute(self, statement: Select[Any], stretch: int) -> Result[Any]:
         """Run a statement of this list; `stretch` bounds what it reads."""
-        found: Result[Any] = await self.session.execute(statement, {**self.values, STRETCH: stretch})
+        connection = await self.session.connection()  # rows as they are: the session would look for objects in them
+        found: Result[Any] = await connection.execute(statement, {**self.values, STRETCH: stretch})
         return found
 
     async def rows(self, statement: Select[Any], stretch: int) -> list[FoundUser]:
@@ -187,8 +189,7 @@ class _Asked:
 
     def ordered(self, users: Iterable[FoundUser]) -> list[FoundUser]:
         """Accounts in the order of this list, which is the same here as in both databases."""
-        column = self.shape.column
-        return sorted(users, key=lambda user: (getattr(user, column), user.id), reverse=self.shape.is_descending)
+        return sorted(users, key=attrgetter(self.shape.column, "id"), reverse=self.shape.is_descending)
 
     async def smallest(self, sources: tuple[str, ...], *, up_to: int) -> tuple[int, str]:
         """The source with the fewest accounts, and how many; `up_to` + 1 stands for all that is more."""
@@ -207,11 +208,9 @@ def _values(filters: Filters) -> dict[str, Any]:
 def _listed(row: Sequence[Any]) -> FoundUser:
     """The row's columns are the fields; roles and groups are joined texts."""
     roles, groups = row[-2:]
-    return FoundUser._make((*row[:-2], sorted(_parts(roles)), sorted(map(UUID, _parts(groups)))))
-
-
-def _parts(joined: str | None) -> list[str]:
-    return joined.split(",") if joined else []
+    names = sorted(roles.split(",")) if roles else ()
+    ids = sorted(map(UUID, groups.split(","))) if groups else ()
+    return FoundUser._make((*row[:-2], names, ids))
 
 
 def _is_sqlite(session: AsyncSession) -> bool:

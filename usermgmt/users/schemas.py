@@ -252,6 +252,7 @@ class UserOut(msgspec.Struct, kw_only=True):
     @classmethod
     def read(cls, user: User | ReadUser | FoundUser, roles: Sequence[str], groups: Sequence[UUID]) -> "UserOut":
         """The same from the columns of an account, its roles and its groups."""
+        created_at = timestamp(user.created_at)
         return cls(
             id=str(user.id),
             username=user.username,
@@ -262,8 +263,8 @@ class UserOut(msgspec.Struct, kw_only=True):
             groups=[str(group) for group in groups],
             attributes=user.attributes,
             email_verified=user.email_verified_at is not None,
-            created_at=timestamp(user.created_at),
-            updated_at=timestamp(user.updated_at),
+            created_at=created_at,
+            updated_at=created_at if user.updated_at == user.created_at else timestamp(user.updated_at),
             last_login_at=timestamp(user.last_login_at) if user.last_login_at is not None else None,
             version=user.version,
         )
