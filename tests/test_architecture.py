@@ -23,6 +23,7 @@ SLICES = (
     "idempotency",
     "signing_keys",
     "health",
+    "imports",
 )
 SHARED = ("http", "security", "storage", "telemetry")
 
@@ -40,6 +41,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "audit": (),
     "idempotency": (),
     "health": (),
+    "imports": ("users", "groups", "roles", "audit"),
 }
 
 FILES = {"__init__", "routes", "schemas", "service", "queries", "models"}
@@ -47,6 +49,7 @@ MORE_FILES = {
     # the list with its statements, the changes, the proof before them and the coalesced read fill a file each
     "users": {"lists", "list_statements", "changes", "ownership", "reads"},
     "roles": {"held"},  # what an account holds, as columns of others' statements
+    "imports": {"reading", "rows"},  # files as they come, and what a row of them may hold
     "groups": {"reach"},  # the WHERE clause that confines a statement to whom a right reaches
     # the vocabulary, which the marks above handlers use too, and the seals
     "audit": {"events", "digests", "seals", "verification"},
@@ -89,6 +92,9 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     # tables stand on types alone; statements may join the tables of lower slices
     ("{slice}.models", ("storage.types",)),
     ("{slice}.events", ()),
+    ("imports.reading", ("errors",)),
+    ("imports.rows", ("errors", "security.*", "users.models")),
+    ("imports.queries", ("{own}.rows", "{below}.models", "storage.*", "permissions")),
     ("audit.digests", ()),
     ("audit.seals", (*ANY_SHARED, "{own}.*")),
     ("audit.verification", (*ANY_SHARED, "{own}.*")),
@@ -176,7 +182,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "alembic": ("operator.*",),
     "uvloop": ("operator.*",),
     # one place each for what must be right
-    "bcrypt": ("security.hashing",),
+    "bcrypt": ("security.hashing", "security.foreign_hashes",),
     "jwt": ("security.*",),
     "cryptography": ("security.*",),
     "precis_i18n": ("security.names",),
@@ -185,7 +191,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "users.list_statements", "users.reads",
                    "groups.reach", "roles.held", "*.service", "users.changes",
                    "audit.seals", "audit.verification", "operator.*", "settings_values"),
-    "asyncpg": ("storage.database", "operator.*"),
+    "asyncpg": ("storage.database", "storage.bulk", "operator.*"),
     "aiosqlite": ("storage.database",),
     "pydantic": ("http.*", "*.schemas", "settings*", "operator.*"),
     "pydantic_core": ("http.*", "settings*"),

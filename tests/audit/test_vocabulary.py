@@ -11,6 +11,8 @@ from tests.people import PASSWORD, Person, Server
 from usermgmt.audit import seals
 from usermgmt.audit.events import Event
 from usermgmt.audit.models import AuditEvent
+from usermgmt.imports import service as imports
+from usermgmt.imports.reading import Line
 from usermgmt.ip_rules import service as ip_rules
 from usermgmt.operator import seeding
 from usermgmt.security.principal import OPERATOR
@@ -134,6 +136,13 @@ async def seed(stage: Stage) -> None:
     await seeding.seed_users(stage.server.runtime, seed, lambda _: None)
 
 
+async def import_accounts(stage: Stage) -> None:
+    lines = iter([Line(1, {"username": "eve", "email": "eve@example.com"})])
+    async for _ in imports.import_users(stage.server.runtime, OPERATOR, lines):
+        pass
+    await imports.record_export(stage.server.runtime, OPERATOR, count=2, with_hashes=False)
+
+
 async def keep_keys(stage: Stage) -> None:
     (first,) = await signing_keys.list_keys(stage.server.runtime)
     await signing_keys.rotate_key(stage.server.runtime, caller=OPERATOR, at_once=True)
@@ -183,6 +192,8 @@ VOCABULARY: dict[Event, tuple[Act, str | None, str, bool]] = {
     Event.PASSWORD_CHANGED: (lambda stage: stage.change_password(PASSWORD), ADA, "user", True),
     Event.PASSWORD_REHASHED: (log_in_at_a_higher_cost, NOBODY, "user", True),
     Event.USERS_SEEDED: (seed, BY_OPERATOR, "users", True),
+    Event.USERS_IMPORTED: (import_accounts, BY_OPERATOR, "users", True),
+    Event.USERS_EXPORTED: (import_accounts, BY_OPERATOR, "users", True),
     Event.ROLE_CREATED: (keep_a_role, ADMIN, "role", True),
     Event.ROLE_UPDATED: (keep_a_role, ADMIN, "role", True),
     Event.ROLE_DELETED: (keep_a_role, ADMIN, "role", True),

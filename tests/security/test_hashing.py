@@ -224,7 +224,7 @@ def blocked(hasher: PasswordHasher) -> Iterator[threading.Event]:
         release.wait()
 
     async def begin() -> list[asyncio.Task[None]]:
-        return [asyncio.create_task(hasher._run(occupy)) for _ in range(hasher._workers)]
+        return [asyncio.create_task(hasher._run(occupy)) for _ in range(hasher.workers)]
 
     loop = asyncio.new_event_loop()
     try:

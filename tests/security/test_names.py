@@ -1,5 +1,6 @@
 """Canonical names: one key for each name, however it is typed."""
 
+import re
 import string
 import time
 import unicodedata
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from usermgmt.security import names
 from usermgmt.security.names import (
     MAX_EMAIL_KEY,
     MAX_PREFIX_KEY,
@@ -383,3 +385,38 @@ def test_no_text_takes_long(text):  # H17
         return time.perf_counter() - started
 
     assert min(spent() for _ in range(3)) < 0.05
+
+
+PLAIN = st.from_regex(r"[a-z0-9._+@-]{1,70}", fullmatch=True) | st.from_regex(names._PLAIN_USERNAME, fullmatch=True)
+ADDRESSES = st.from_regex(names._PLAIN_EMAIL, fullmatch=True) | st.sampled_from(
+    [
+        "a@x.test",
+        "a@b.invalid",
+        "a@b.localhost",
+        "a@home.arpa",
+        "a@b.example",
+        "a@xn--a.de",
+        "a@b.c1",
+        "a@1.de",
+        "a@b.onion",
+    ]
+)
+
+
+@given(PLAIN | ADDRESSES)
+def test_the_short_way_to_a_key_is_the_long_way(text: str) -> None:
+    def both() -> list[object]:
+        found: list[object] = []
+        for key in (names.username_key, names.email_key):
+            try:
+                found.append(key(text))
+            except names.InvalidName as problem:
+                found.append(problem.code)
+        return found
+
+    short = both()
+    never = re.compile(r"(?!)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(names, "_PLAIN_USERNAME", never)
+        patch.setattr(names, "_PLAIN_EMAIL", never)
+        assert both() == short

@@ -28,6 +28,8 @@ class Event(StrEnum):
     PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 - an event's name
     PASSWORD_REHASHED = "user.password_rehashed"  # noqa: S105 - an event's name
     USERS_SEEDED = "users.seeded"
+    USERS_IMPORTED = "users.imported"
+    USERS_EXPORTED = "users.exported"
     ROLE_CREATED = "role.created"
     ROLE_UPDATED = "role.updated"
     ROLE_DELETED = "role.deleted"

@@ -79,18 +79,13 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise InvalidBody("The body is not valid UTF-8.") from error
     _refuse_deep(text)
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_unique_names,
-            parse_constant=_refuse_constant,
-            parse_int=_bounded_int,
-            parse_float=_finite_float,
-        )
+        value = _decode(text)
     except (ValueError, RecursionError) as error:
         raise (error if isinstance(error, InvalidBody) else InvalidBody) from error
     if not isinstance(value, dict):
         raise ValidationFailed([FieldError(code="wrong_type", detail="The body must be a JSON object.", pointer="")])
-    _refuse_bad_text(value)
+    if "\\u" in text:  # neither can be written otherwise
+        _refuse_bad_text(value)
     return value
 
 
@@ -175,6 +170,14 @@ def _finite_float(digits: str) -> float:
     if not math.isfinite(value):
         raise InvalidBody("The body has a number that is too large.")
     return value
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_unique_names,
+    parse_constant=_refuse_constant,
+    parse_int=_bounded_int,
+    parse_float=_finite_float,
+).decode
 
 
 def _refuse_bad_text(value: dict[str, Any]) -> None:

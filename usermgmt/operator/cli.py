@@ -147,6 +147,8 @@ cli.add_command(
         enable=("user_commands:enable", "Let an account sign in again."),
         unlock=("user_commands:unlock", "Forget the failed sign-ins of an account."),
         erase=("user_commands:erase", "Erase an account for good."),
+        export=("import_commands:export", "Write every account to a file."),
+        **{"import": ("import_commands:import_file", "Make the accounts of a file, with the hashes they have.")},
     ),
     "users",
 )

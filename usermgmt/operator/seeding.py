@@ -9,11 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import asyncpg
-from sqlalchemy import Table
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-
 from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event
 from usermgmt.identifiers import new_id
@@ -21,7 +16,8 @@ from usermgmt.permissions import EVERYTHING
 from usermgmt.roles.models import RoleGrant
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR
-from usermgmt.storage.types import Base
+from usermgmt.storage.bulk import Writer, writer_of
+from usermgmt.storage.database import RepeatableConflict
 from usermgmt.users import queries
 from usermgmt.users.models import LoginName, NameKind, Status, User
 
@@ -61,7 +57,7 @@ async def seed_users(runtime: Runtime, seed: Seed, progressed: Callable[[int], N
         following = numbers[-1] + 1
         try:
             await _insert_batch(runtime, seed, numbers)
-        except (IntegrityError, asyncpg.UniqueViolationError):
+        except RepeatableConflict:
             numbers = await _free_numbers(runtime, seed.prefix, numbers)
             if not numbers:
                 continue
@@ -109,7 +105,7 @@ async def _insert_batch(runtime: Runtime, seed: Seed, numbers: Sequence[int]) ->
             target_type="users",
             details={"count": len(numbers), "role": seed.role},
         )
-        writer = await _writer(session)
+        writer = await writer_of(session)
         ids = [writer.bound(User, "id", new_id()) for _ in numbers]
         accounts = [(user_id, f"{seed.prefix}{number}") for user_id, number in zip(ids, numbers, strict=True)]
         await writer.write(LoginName, _LOGIN_NAMES, _login_names(accounts))
@@ -143,7 +139,7 @@ def _login_names(accounts: Iterable[tuple[Any, str]]) -> Iterable[tuple[Any, ...
 
 
 def _users(
-    writer: "_Writer", accounts: Iterable[tuple[Any, str]], seed: Seed, now: datetime
+    writer: "Writer", accounts: Iterable[tuple[Any, str]], seed: Seed, now: datetime
 ) -> Iterable[tuple[Any, ...]]:
     """Rows in the order of `_USERS`; what all have in common is bound once."""
     time = writer.bound(User, "created_at", now)
@@ -151,43 +147,3 @@ def _users(
     for user_id, name in accounts:
         email = f"{name}@{DOMAIN}"
         yield user_id, name, name, email, email, *rest
-
-
-class _Writer:
-    """Adds rows to a table in the open transaction. Values are bound as the database's driver wants them."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    def bound(self, table: type[Base], column: str, value: Any) -> Any:  # each column has a type of its own
-        """A value as the driver takes it."""
-        dialect = self._connection.dialect
-        processor = table.__table__.c[column].type.dialect_impl(dialect).bind_processor(dialect)
-        return value if processor is None else processor(value)
-
-    async def write(self, table: type[Base], columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-        """Add the rows with one prepared INSERT."""
-        places = ", ".join("?" * len(columns))
-        statement = f"INSERT INTO {_name(table)} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 - our own names
-        await self._connection.exec_driver_sql(statement, list(rows))
-
-
-class _CopyWriter(_Writer):
-    """Adds rows by COPY, through the driver itself."""
-
-    async def write(self, table: type[Base], columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-        """Add the rows with COPY."""
-        raw = await self._connection.get_raw_connection()
-        driver = raw.driver_connection
-        assert isinstance(driver, asyncpg.Connection)
-        await driver.copy_records_to_table(_name(table), records=rows, columns=list(columns))
-
-
-async def _writer(session: AsyncSession) -> _Writer:
-    connection = await session.connection()
-    return _CopyWriter(connection) if connection.dialect.name == "postgresql" else _Writer(connection)
-
-
-def _name(table: type[Base]) -> str:
-    assert isinstance(table.__table__, Table)
-    return table.__table__.name

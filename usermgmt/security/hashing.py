@@ -1,8 +1,8 @@
 """Password hashing: what is stored, how it is verified, and how little it disturbs the rest.
 
 Stored is `um1$<pepper id>$<bcrypt>`, where bcrypt runs over base64(HMAC-SHA-384(pepper, password)): 64 bytes whatever
-the password, so its limit of 72 bytes truncates nothing (OWASP Password Storage Cheat Sheet). Plain bcrypt hashes from
-elsewhere verify too, and are replaced at the next sign-in.
+the password, so its limit of 72 bytes truncates nothing (OWASP Password Storage Cheat Sheet). Hashes from elsewhere
+(`foreign_hashes`, and plain bcrypt) verify too, and are replaced at the next sign-in.
 
 Hashing has threads of its own at low priority. A caller is refused when it would wait longer than a client would.
 """
@@ -26,6 +26,7 @@ from typing import TypeVar
 import bcrypt
 
 from usermgmt.errors import Overloaded
+from usermgmt.security import foreign_hashes
 
 T = TypeVar("T")
 
@@ -36,6 +37,8 @@ BCRYPT_ALPHABET = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 DIGEST_CHARACTERS = 31
 COST_12_SECONDS = 0.25  # a first guess; what is measured replaces it
 WEIGHT_OF_NEWEST = 0.2
+LOWEST_COST = 4
+MEASURED_COST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,11 @@ class PasswordHasher:
         self.cost = cost
         self._peppers = dict(peppers)
         self._newest = peppers[0][0]
-        self._workers = workers or os.cpu_count() or 1
+        self.workers = workers or os.cpu_count() or 1
         self._max_wait = max_wait.total_seconds()
-        self._pool = ThreadPoolExecutor(self._workers, "hash", initializer=_lower_priority, initargs=(nice,))
+        self._pool = ThreadPoolExecutor(self.workers, "hash", initializer=_lower_priority, initargs=(nice,))
         self._seconds = COST_12_SECONDS * 2.0 ** (cost - 12)
+        self._alone: float | None = None
         self._admitted = 0
         self._running = 0
         self._lock = threading.Lock()
@@ -129,8 +133,8 @@ class PasswordHasher:
 
     def _expected_wait(self) -> float:
         """How long a job that comes now would wait, in seconds; none while a thread is idle."""
-        ahead = self._admitted - self._workers + 1
-        return max(0, ahead) / self._workers * self._seconds
+        ahead = self._admitted - self.workers + 1
+        return max(0, ahead) / self.workers * self._seconds
 
     def _timed(self, job: Callable[[], T]) -> T:
         """Run in a thread, keeping count and a moving average of the time it takes."""
@@ -146,6 +150,9 @@ class PasswordHasher:
                 self._seconds += WEIGHT_OF_NEWEST * (spent - self._seconds)
 
     def _verify_now(self, password: str, stored: str | None) -> Verdict:
+        foreign = foreign_hashes.parsed(stored) if stored is not None else None
+        if foreign is not None:
+            return self._verify_foreign(password, foreign)
         parsed = _parse(stored) if stored is not None else None
         known = parsed is not None and (parsed.pepper_id is None or parsed.pepper_id in self._peppers)
         if parsed is None or not known:
@@ -156,6 +163,29 @@ class PasswordHasher:
         if not matches:
             return Verdict(matches=False)
         return Verdict(matches=True, is_outdated=parsed.pepper_id != self._newest or parsed.cost != self.cost)
+
+    def _verify_foreign(self, password: str, foreign: foreign_hashes.Foreign) -> Verdict:
+        """A hash of another kind, to be stored anew once it matches. A cheaper one is filled up to about one of ours;
+        that one is dearer can be seen from outside.
+        """
+        started = time.thread_time()
+        matches = foreign.matches(password)
+        missing = 1 - (time.thread_time() - started) / self._seconds_alone()
+        for step in range(self.cost - 1, LOWEST_COST - 1, -1):
+            share = 2.0 ** (step - self.cost)
+            if share <= missing:
+                bcrypt.checkpw(_peppered(password, self._peppers[self._newest]), _decoy(step))
+                missing -= share
+        return Verdict(matches=matches, is_outdated=matches)
+
+    def _seconds_alone(self) -> float:
+        """What a hash at our cost takes of a processor, measured once on a cheaper one."""
+        if self._alone is None:
+            step = min(self.cost, MEASURED_COST)
+            started = time.thread_time()
+            bcrypt.checkpw(b"x", _decoy(step))
+            self._alone = (time.thread_time() - started) * 2.0 ** (self.cost - step)
+        return self._alone
 
     def _material(self, password: str, parsed: _Stored) -> bytes:
         """What the stored bcrypt hash was made from."""

@@ -5,6 +5,7 @@ Usernames follow PRECIS (RFC 8265, UsernameCaseMapped) and keep to one script, s
 reads as an address has that address' key.
 """
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -16,11 +17,16 @@ MAX_EMAIL = 254
 MAX_DISPLAY_NAME = 100
 MAX_USERNAME_KEY, MAX_EMAIL_KEY, MAX_PREFIX_KEY = 255, 320, 512  # folding can make a text many times longer
 MAX_ROUNDS = 4
+SHORT_EMAIL = 64  # so is its local part
 
 # Company networks have such addresses; mail is not what a key is for.
 for _domain in ("local", "test", "localhost"):
     if _domain in email_validator.SPECIAL_USE_DOMAIN_NAMES:
         email_validator.SPECIAL_USE_DOMAIN_NAMES.remove(_domain)
+
+# What most names look like is its own key, as the long way would find.
+_PLAIN_USERNAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+_PLAIN_EMAIL = re.compile(r"[a-z0-9]+(?:[._+-][a-z0-9]+)*@(?:[a-z0-9]{1,60}\.){1,6}[a-z]{2,20}")
 
 _PROFILE = precis_i18n.get_profile("UsernameCaseMapped")
 _EAST_ASIAN = ({"LATIN", "CJK", "HIRAGANA", "KATAKANA"}, {"LATIN", "CJK", "BOPOMOFO"}, {"LATIN", "CJK", "HANGUL"})
@@ -47,6 +53,8 @@ class EmailName:
 
 def username_key(username: str) -> str:
     """The key of a username. Raises `InvalidName`. The key of a key is itself."""
+    if _PLAIN_USERNAME.fullmatch(username):
+        return username
     if not 1 <= len(username) <= MAX_USERNAME:
         raise InvalidName("invalid_username", f"A username has 1 to {MAX_USERNAME} characters.")
     key = _stable(username)
@@ -66,6 +74,8 @@ def email_key(email: str) -> EmailName:
     Accepted are addresses of RFC 5322's plain form with a domain of at least two labels; whether mail arrives there
     is not asked.
     """
+    if _PLAIN_EMAIL.fullmatch(email) and len(email) <= SHORT_EMAIL and not _is_special(email):
+        return EmailName(email, email)
     if not 1 <= len(email) <= MAX_EMAIL:
         raise InvalidName("invalid_email", f"An e-mail address has 3 to {MAX_EMAIL} characters.")
     found = _validated_email(email)
@@ -101,6 +111,12 @@ def display_name_problem(text: str) -> str | None:
     if any(unicodedata.category(character) == "Cc" for character in text):
         return "A display name must not contain control characters."
     return None
+
+
+def _is_special(email: str) -> bool:
+    """Whether the domain is one of those that lead nowhere (RFC 6761)."""
+    domain = email.partition("@")[2]
+    return any(domain == name or domain.endswith(f".{name}") for name in email_validator.SPECIAL_USE_DOMAIN_NAMES)
 
 
 def _validated_email(email: str) -> email_validator.ValidatedEmail:

@@ -35,6 +35,12 @@ async def delete_login_name(session: AsyncSession, name: str, *, user_id: UUID) 
     await session.execute(delete(LoginName).where(LoginName.name == name, LoginName.user_id == user_id))
 
 
+async def list_password_hashes(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, str | None]:
+    """What is stored for the passwords of these accounts."""
+    found = await session.execute(select(User.id, User.password_hash).where(User.id.in_(ids)))
+    return {user_id: stored for user_id, stored in found}  # noqa: C416 - rows are no pairs to the type checker
+
+
 async def find_user(session: AsyncSession, user_id: UUID, reach: Reach = EVERYONE) -> User | None:
     """One account, if it is within reach."""
     statement = select(User).where(User.id == user_id, User.deleted_at.is_(None), is_within(User.id, reach))

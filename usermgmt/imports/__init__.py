@@ -1,0 +1,1 @@
+"""Accounts that come from elsewhere, many at once, with the password hashes they have."""
