@@ -8,7 +8,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check fuzz timing format lock clean
+.PHONY: help run install test check fuzz timing bench format lock clean
 
 help:  ## Tell what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -31,6 +31,9 @@ fuzz: .venv/test.stamp  ## Fuzz every operation on both databases at length (COU
 
 timing: .venv/test.stamp  ## Measure whether the time of a refused sign-in tells anything
 	$(BIN)/python -m benchmarks.sign_in_timing $(ARGS)
+
+bench: .venv/test.stamp  ## Build everything from nothing, load it, print one table (ARGS="--quick", "--users 1000000", "--soak 60")
+	$(BIN)/python -m benchmarks $(ARGS)
 
 format: .venv/test.stamp  ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix .

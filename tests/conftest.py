@@ -181,6 +181,7 @@ def settings_for(database_url: str, **flags: Any) -> Settings:
             "secret.keys": SECRET,
             "passwords.bcrypt_cost": 4,
             "passwords.hash_nice": 0,
+            "passwords.hash_queue": "60s",
             "limits.enabled": False,
             "server.fast_path": os.environ.get("FAST_PATH", "true"),
             **{f"throttle.{name}": "1000000/15m" for name in ("account", "network", "session", "refresh")},

@@ -170,7 +170,8 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
 # Libraries that only some may know, and why
 LIBRARIES: dict[str, tuple[str, ...]] = {
     # HTTP ends at the routes; the operator's server builds and serves the application
-    "quart": ("app", "http.*", "*.routes", "operator.server", "operator.startup", "operator.listening"),
+    "quart": ("app", "http.*", "*.routes", "operator.server", "operator.startup", "operator.listening",
+              "operator.granian_server"),
     "werkzeug": ("http.*",),
     "quart_cors": ("http.cross_origin",),
     "quart_rate_limiter": ("http.budgets",),
@@ -182,7 +183,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "alembic": ("operator.*",),
     "uvloop": ("operator.*",),
     # one place each for what must be right
-    "bcrypt": ("security.hashing", "security.foreign_hashes",),
+    "bcrypt": ("security.hashing", "security.foreign_hashes", "operator.calibrate_command",),
     "jwt": ("security.*",),
     "cryptography": ("security.*",),
     "precis_i18n": ("security.names",),

@@ -316,6 +316,8 @@ def test_the_events():
         "user.password_rehashed",
         "user.restored",
         "user.updated",
+        "users.exported",
+        "users.imported",
         "users.seeded",
     }
     assert {outcome.value for outcome in Outcome} == {"success", "failure"}

@@ -129,6 +129,9 @@ class ServerSettings(Section):
     port: Annotated[Whole, Between(0, 65535)] = Field(
         default=8000, description="TCP port to listen on; 0 takes a free one."
     )
+    server: Literal["hypercorn", "granian"] = Field(
+        default="hypercorn", description="Which server answers: hypercorn, or granian (an extra; one process, no TLS)."
+    )
     workers: Annotated[Whole, Between(1, 1024)] = Field(default=1, description="Number of processes that serve.")
     worker_timeout: Wait = Field(
         default=Duration.parse("30s"),
@@ -157,10 +160,21 @@ class ServerSettings(Section):
     fast_path: Switch = Field(
         default=True, description="Whether requests are served at the least cost, or as the framework does."
     )
+    tls_certificate: Annotated[str, AfterValidator(_readable)] = Field(
+        default="", description="Path of a PEM file with the certificate and its chain; empty: no TLS here."
+    )
+    tls_key: Annotated[str, AfterValidator(_readable)] = Field(
+        default="", description="Path of a PEM file with the certificate's private key."
+    )
     public_url: Annotated[str, AfterValidator(_public_url)] = Field(
         default="", description="URL under which clients reach the server; empty: made from the request."
     )
     data_dir: Path = Field(default=Path("data"), description="Directory for what the server keeps in files.")
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether connections are encrypted by this server itself."""
+        return bool(self.tls_certificate)
 
 
 class DatabaseSettings(Section):
@@ -239,13 +253,13 @@ class PasswordsSettings(Section):
         description="Path of a UTF-8 file with further refused passwords, one a line; empty: none.",
     )
     hash_workers: Annotated[Whole, Between(0, 1024)] = Field(
-        default=0, description="Number of threads that hash; 0: one per core."
+        default=0, description="Number of threads that hash; 0: one per processor that the process may use."
     )
     hash_queue: Wait = Field(
-        default=Duration.parse("4s"), description="Longest duration that a hash waits for its start."
+        default=Duration.parse("2500ms"), description="Longest duration that a hash waits for its start."
     )
     hash_nice: Annotated[Whole, Between(0, 19)] = Field(
-        default=19, description="Niceness of the threads that hash; 19 gives way to everything else."
+        default=12, description="Niceness of the threads that hash; 12 leaves reads nine tenths of a processor."
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from usermgmt.settings import SECTIONS, Section, Settings, declared_fields
+from usermgmt.settings import SECTIONS, Section, ServerSettings, Settings, declared_fields
 from usermgmt.settings_sources import SettingsProblem, variable
 from usermgmt.settings_values import Between, DatabaseUrl, masked_url
 
@@ -134,6 +135,14 @@ def common_problems(settings: Settings) -> list[SettingsProblem]:
     problems = [("secret.keys", message) for message in _key_problems(settings.secret.keys)]
     if "*" in settings.cors.origins and settings.cors.credentials:
         problems.append(("cors.origins", "* must not be combined with cors.credentials; list the origins"))
+    problems += [("server.tls_certificate", message) for message in _tls_problems(settings.server)]
+    if settings.server.server == "granian":
+        if settings.server.is_tls:
+            problems.append(("server.server", "must be hypercorn for TLS; or let a proxy speak TLS"))
+        if find_spec("granian") is None:
+            problems.append(("server.server", "needs granian: pip install 'usermgmt[granian]'"))
+        if settings.server.workers > 1:
+            problems.append(("server.workers", "must be 1 with granian; several instances behind a balancer do"))
     if settings.valkey.url and find_spec("redis") is None:
         problems.append(("valkey.url", "needs the client library: pip install 'usermgmt[valkey]'"))
     return [SettingsProblem(key, settings.origins[key], message) for key, message in problems]
@@ -158,6 +167,17 @@ def _alone(settings: Settings) -> Iterator[str]:
         yield "several workers count requests together only through valkey.url (or set limits.enabled = false)"
     if settings.database.is_sqlite:
         yield "a SQLite file has one writer, which is a process of its own"
+
+
+def _tls_problems(server: ServerSettings) -> Iterator[str]:
+    """Why connections cannot be encrypted with the files that are given."""
+    if bool(server.tls_certificate) != bool(server.tls_key):
+        yield "needs server.tls_key beside it, and the other way round"
+    elif server.tls_certificate:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(server.tls_certificate, server.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            yield f"and server.tls_key are no pair that can be used: {error.strerror or error}"
 
 
 def _key_problems(keys: tuple[SecretStr, ...]) -> Iterator[str]:

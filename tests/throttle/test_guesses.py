@@ -50,9 +50,9 @@ class Verifications:
         self._verify = hasher.verify
         hasher.verify = self.verify  # type: ignore[method-assign]  # counts, and passes on
 
-    async def verify(self, password: str, stored: str | None) -> Any:
+    async def verify(self, password: str, stored: str | None, **options: Any) -> Any:
         self.count += 1
-        return await self._verify(password, stored)
+        return await self._verify(password, stored, **options)
 
 
 # By account

@@ -103,13 +103,15 @@ async def log_in(runtime: Runtime, caller: Caller, name: str, password: str) -> 
     replaced. `TooManyAttempts` when the guesses at this name or from this network are used up, whoever the name leads
     to. `Overloaded` when too many passwords wait to be verified.
     """
-    named = await _find_by_name(runtime, caller, name)
-    counters = throttle.login_counters(runtime, caller.client, named.key, is_familiar=named.is_familiar)
-    async with throttle.counted(runtime, *counters) as attempt:
-        user = named.user
-        verdict = await runtime.hasher.verify(password, user.password_hash if user is not None else None)
-        is_right = user is not None and verdict.matches and user.status == Status.ACTIVE
-        exhausted = await attempt.settle(succeeded=is_right)
+    async with runtime.hasher.place() as place:  # before anything is asked of the database: a flood ends here
+        named = await _find_by_name(runtime, caller, name)
+        counters = throttle.login_counters(runtime, caller.client, named.key, is_familiar=named.is_familiar)
+        async with throttle.counted(runtime, *counters) as attempt:
+            user = named.user
+            stored = user.password_hash if user is not None else None
+            verdict = await runtime.hasher.verify(password, stored, place=place)
+            is_right = user is not None and verdict.matches and user.status == Status.ACTIVE
+            exhausted = await attempt.settle(succeeded=is_right)
     if user is None or not is_right:
         await _record_failure(runtime, caller, name, named, verdict, exhausted)
         raise InvalidCredentials

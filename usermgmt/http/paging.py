@@ -10,6 +10,11 @@ from usermgmt.http.context import runtime
 from usermgmt.storage.pages import Page, Position, read_cursor, write_cursor
 
 
+def may_lag() -> bool:
+    """Whether the client takes a list that is a moment old (RFC 9111, section 5.2.1.4)."""
+    return not request.cache_control.no_cache
+
+
 def read_position(cursor: str | None, digest: bytes) -> Position | None:
     """Where the page begins, or `InvalidCursor`."""
     return read_cursor(cursor, digest=digest, secrets=runtime().secrets) if cursor else None

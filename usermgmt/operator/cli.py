@@ -154,6 +154,13 @@ cli.add_command(
 )
 cli.add_command(
     _group(
+        "Measure what hashing costs here.",
+        calibrate=("calibrate_command:calibrate", "Propose the settings of hashing for this machine."),
+    ),
+    "passwords",
+)
+cli.add_command(
+    _group(
         "See roles, give them and take them away.",
         list=("role_commands:list_roles", "List roles."),
         show=("role_commands:show", "Show what a role permits."),

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import ssl
 import urllib.error
 import urllib.request
 
@@ -23,7 +24,7 @@ def healthcheck(console: Console, url: str | None, timeout: float) -> None:
     """Ask a running server whether it can serve: exit code 0 if it can, 1 if not. No proxy is used."""
     if url is None:
         settings = operator_settings(console).server
-        url = f"{local_url(settings.host, settings.port)}/health/ready"
+        url = f"{local_url(settings.host, settings.port, is_tls=settings.is_tls)}/health/ready"
     status, body = _ask(url, timeout)
     if status != 200:
         raise Refusal(f"{url} answered {status}: {body}", code="not_ready")
@@ -32,7 +33,9 @@ def healthcheck(console: Console, url: str | None, timeout: float) -> None:
 
 def _ask(url: str, timeout: float) -> tuple[int, str]:
     """The status and the body of the answer. Refused when there is none."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    itself = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the certificate names the public host, which is not asked here
+    itself.check_hostname, itself.verify_mode = False, ssl.CERT_NONE
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=itself))
     try:
         with opener.open(url, timeout=timeout) as response:
             return response.status, response.read(MAX_BYTES).decode("utf-8", "replace")

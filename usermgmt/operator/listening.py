@@ -7,7 +7,9 @@ that of several processes a busy one takes most.
 
 import asyncio
 import contextlib
+import signal
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -46,6 +48,8 @@ async def serve_sockets(
         living.result()
     house = _House(wrapped, config, loop)
     doors = [_Door(house, sock) for sock in sockets]
+    if config.ssl_enabled:
+        loop.add_signal_handler(signal.SIGHUP, house.renew_certificate)
     try:
         await until()
     finally:
@@ -69,6 +73,18 @@ class _House:
         self._config = config
         self._tls = config.create_ssl_context() if config.ssl_enabled else None
         self._guests: set[asyncio.Task[None]] = set()
+
+    def renew_certificate(self) -> None:
+        """Read the certificate's files again, for the connections that come; what cannot be used changes nothing."""
+        assert self._tls is not None
+        assert self._config.certfile is not None
+        try:
+            for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._tls):
+                context.load_cert_chain(self._config.certfile, self._config.keyfile)
+        except (OSError, ssl.SSLError) as error:
+            log.warning("certificate_not_renewed", reason=str(error))
+        else:
+            log.info("certificate_renewed")
 
     def welcome(self, connection: socket.socket) -> None:
         """Serve a connection."""

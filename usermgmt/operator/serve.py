@@ -13,7 +13,8 @@ import structlog
 
 from usermgmt import __version__
 from usermgmt.app import MarksMissing, create_app
-from usermgmt.operator import server, service_manager
+from usermgmt.operator import server as serving
+from usermgmt.operator import service_manager
 from usermgmt.operator.addresses import local_url
 from usermgmt.operator.configuration import production_settings, reason_of, unfit, unusable
 from usermgmt.operator.console import Console, Reason
@@ -50,6 +51,7 @@ class Start:
 @click.option("--host", help="Address to listen on (server.host).")
 @click.option("--port", type=int, help="TCP port to listen on; 0 takes a free one (server.port).")
 @click.option("--workers", type=int, help="Number of processes (server.workers).")
+@click.option("--server", type=click.Choice(["hypercorn", "granian"]), help="Which server answers (server.server).")
 @click.option("--migrate", is_flag=True, help="Apply pending migrations first (database.migrate).")
 @click.option("--allow-sqlite", is_flag=True, help="Accept SQLite in production (database.allow_sqlite).")
 @pass_console
@@ -59,6 +61,7 @@ def serve(
     host: str | None,
     port: int | None,
     workers: int | None,
+    server: str | None,
     migrate: bool,
     allow_sqlite: bool,
 ) -> None:
@@ -75,25 +78,26 @@ def serve(
         "server.host": host,
         "server.port": port,
         "server.workers": workers,
+        "server.server": server,
         "database.migrate": migrate or None,
         "database.allow_sqlite": allow_sqlite or None,
     }
     start = Start(console, is_development, flags)
-    settings = server.run(lambda: _settings(start))
+    settings = serving.run(lambda: _settings(start))
     configure_logs(settings.logs)
     if settings.server.workers > 1:
         _supervise(start, settings)
     else:
-        server.run(lambda: _serve(start, settings))
+        serving.run(lambda: _serve(start, settings))
 
 
 def _supervise(start: Start, settings: Settings) -> None:
     """Bring everything to where workers can start, then keep them alive; ends the process."""
-    with server.bound_sockets(settings.server) as sockets:
-        if not server.run(lambda: _bring(settings)):
+    with serving.bound_sockets(settings.server) as sockets:
+        if not serving.run(lambda: _bring(settings)):
             return
-        server.listen(sockets)
-        url = local_url(settings.server.host, sockets[0].getsockname()[1])
+        serving.listen(sockets)
+        url = local_url(settings.server.host, sockets[0].getsockname()[1], is_tls=settings.server.is_tls)
         flags = {**start.flags, "database.migrate": None}
         supervisor = Supervisor(
             settings,
@@ -107,7 +111,7 @@ def _supervise(start: Start, settings: Settings) -> None:
 
 async def _bring(settings: Settings) -> bool:
     """Prepare what several processes share; False when a signal was faster."""
-    ending = server.Ending(settings.server.graceful_timeout.total_seconds())
+    ending = serving.Ending(settings.server.graceful_timeout.total_seconds())
     ending.obey_signals()
 
     async def once() -> None:
@@ -118,16 +122,16 @@ async def _bring(settings: Settings) -> bool:
 
 async def _serve(start: Start, settings: Settings) -> None:
     """One life of the server, from settings to the last answer."""
-    ending = server.Ending(settings.server.graceful_timeout.total_seconds())
+    ending = serving.Ending(settings.server.graceful_timeout.total_seconds())
     ending.obey_signals()
     found: list[Prepared] = []
 
     async def start_up() -> None:
         found.append(await prepare(settings, is_development=start.is_development))
 
-    with server.bound_sockets(settings.server) as sockets:
+    with serving.bound_sockets(settings.server) as sockets:
         if start.is_development:  # whoever makes the first administrator must be who prints its password
-            server.listen(sockets)
+            serving.listen(sockets)
         if await ending.interrupts(start_up()):
             return
         try:
@@ -136,17 +140,17 @@ async def _serve(start: Start, settings: Settings) -> None:
             await found[0].runtime.close()
 
 
-async def _serve_prepared(start: Start, prepared: Prepared, sockets: Sequence[socket], ending: server.Ending) -> None:
+async def _serve_prepared(start: Start, prepared: Prepared, sockets: Sequence[socket], ending: serving.Ending) -> None:
     settings = prepared.runtime.settings
     try:
         app = create_app(settings, prepared.runtime)
     except MarksMissing as error:
         raise unfit([Reason(str(error))]) from None
-    server.listen(sockets)
+    serving.listen(sockets)
     port: int = sockets[0].getsockname()[1]
-    await _greet(start, prepared, local_url(settings.server.host, port))
+    await _greet(start, prepared, local_url(settings.server.host, port, is_tls=settings.server.is_tls))
     tell_ready = partial(service_manager.notify, service_manager.READY)
-    await server.serve(app, prepared.runtime, sockets, ending, tell_ready=tell_ready)
+    await serving.serve(app, prepared.runtime, sockets, ending, tell_ready=tell_ready)
 
 
 async def _settings(start: Start) -> Settings:

@@ -17,8 +17,9 @@ import secrets
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -37,6 +38,8 @@ BCRYPT_ALPHABET = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 DIGEST_CHARACTERS = 31
 COST_12_SECONDS = 0.25  # a first guess; what is measured replaces it
 WEIGHT_OF_NEWEST = 0.2
+WEIGHT_OF_LONGER = 0.5
+LEAST_PATIENCE_AT_TURN = 1.0  # seconds; a shorter queue is bounded where it is entered
 LOWEST_COST = 4
 MEASURED_COST = 8
 
@@ -61,6 +64,13 @@ class _Stored:
         return int(self.bcrypt_hash[4:6])
 
 
+@dataclass(slots=True)
+class Place:
+    """A place in the queue of hashes, for one of them."""
+
+    is_used: bool = False
+
+
 class PasswordHasher:
     """Hashes and verifies passwords in a bounded pool of low-priority threads."""
 
@@ -71,14 +81,18 @@ class PasswordHasher:
         peppers: Sequence[tuple[str, bytes]],
         workers: int = 0,
         nice: int = 0,
-        max_wait: timedelta = timedelta(seconds=4),
+        max_wait: timedelta = timedelta(seconds=2.5),
+        patience: timedelta = timedelta(milliseconds=750),
     ) -> None:
-        """`peppers` are (id, key), newest first; `workers` 0 means one per core; `max_wait` bounds the queue."""
+        """`peppers` are (id, key), newest first; `workers` 0 means one per processor; `max_wait` bounds the queue, and
+        `patience` is how long a place in it is waited for.
+        """
         self.cost = cost
         self._peppers = dict(peppers)
         self._newest = peppers[0][0]
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or processors()
         self._max_wait = max_wait.total_seconds()
+        self._patience = patience.total_seconds()
         self._pool = ThreadPoolExecutor(self.workers, "hash", initializer=_lower_priority, initargs=(nice,))
         self._seconds = COST_12_SECONDS * 2.0 ** (cost - 12)
         self._alone: float | None = None
@@ -100,12 +114,29 @@ class PasswordHasher:
         """The form of a password to store. Raises `Overloaded`."""
         return await self._run(lambda: self.hash_now(password))
 
-    async def verify(self, password: str, stored: str | None) -> Verdict:
+    async def verify(self, password: str, stored: str | None, *, place: "Place | None" = None) -> Verdict:
         """Whether a password matches what is stored; None never matches. Every answer costs one hash at `cost`.
 
+        Raises `Overloaded`, unless a place was taken for it before.
+        """
+        return await self._run(lambda: self._verify_now(password, stored), place)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator["Place"]:
+        """Take a place in the queue before the work that leads to a hash, so that nobody does that work in vain.
+
+        Where there is none, wait a moment for one: who comes again at once when refused would cost more than who waits.
         Raises `Overloaded`.
         """
-        return await self._run(lambda: self._verify_now(password, stored))
+        if self._expected_wait() > self._max_wait:
+            await asyncio.sleep(self._patience)
+        self._admit()
+        taken = Place()
+        try:
+            yield taken
+        finally:
+            if not taken.is_used:
+                self._leave()
 
     def hash_now(self, password: str) -> str:
         """The form of a password to store, computed in this thread."""
@@ -116,18 +147,24 @@ class PasswordHasher:
         """Stop the threads; what has not begun is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, job: Callable[[], T]) -> T:
+    async def _run(self, job: Callable[[], T], place: "Place | None" = None) -> T:
         """Run a job in the pool unless it would wait too long. A caller that goes away takes its job along."""
+        if place is None or place.is_used:
+            self._admit()
+        else:
+            place.is_used = True
+        future = self._pool.submit(self._timed, job, time.perf_counter())
+        future.add_done_callback(self._leave)  # when it is computed or dropped, not when its caller stops waiting
+        return await asyncio.wrap_future(future)
+
+    def _admit(self) -> None:
         wait = self._expected_wait()
         if wait > self._max_wait:
             raise Overloaded(retry_after=math.ceil(wait))
         with self._lock:
             self._admitted += 1
-        future = self._pool.submit(self._timed, job)
-        future.add_done_callback(self._leave)  # when it is computed or dropped, not when its caller stops waiting
-        return await asyncio.wrap_future(future)
 
-    def _leave(self, _: Future[T]) -> None:
+    def _leave(self, _: object = None) -> None:
         with self._lock:
             self._admitted -= 1
 
@@ -136,18 +173,24 @@ class PasswordHasher:
         ahead = self._admitted - self.workers + 1
         return max(0, ahead) / self.workers * self._seconds
 
-    def _timed(self, job: Callable[[], T]) -> T:
-        """Run in a thread, keeping count and a moving average of the time it takes."""
+    def _timed(self, job: Callable[[], T], asked: float) -> T:
+        """Run in a thread, keeping a moving average of the time it takes, quick to grow and slow to fall.
+
+        Who was let in by a time that has grown since and waited too long is refused.
+        """
+        started = time.perf_counter()
+        if started - asked > max(self._max_wait, LEAST_PATIENCE_AT_TURN):
+            raise Overloaded(retry_after=math.ceil(self._seconds))
         with self._lock:
             self._running += 1
-        started = time.perf_counter()
         try:
             return job()
         finally:
             with self._lock:
                 self._running -= 1
                 spent = time.perf_counter() - started
-                self._seconds += WEIGHT_OF_NEWEST * (spent - self._seconds)
+                weight = WEIGHT_OF_LONGER if spent > self._seconds else WEIGHT_OF_NEWEST
+                self._seconds += weight * (spent - self._seconds)
 
     def _verify_now(self, password: str, stored: str | None) -> Verdict:
         foreign = foreign_hashes.parsed(stored) if stored is not None else None
@@ -226,6 +269,11 @@ def _peppered(password: str, pepper: bytes) -> bytes:
 def _normalised(password: str) -> bytes:
     """The bytes of a password: NFC, so that the same characters typed elsewhere are the same password."""
     return unicodedata.normalize("NFC", password).encode()
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _lower_priority(nice: int) -> None:

@@ -4,6 +4,8 @@ Two doors. `begin()` opens a short write transaction that commits when the block
 `read()` opens a connection for reading, where each statement sees what is committed at that moment. Nobody holds either
 while a password is hashed or a response is written.
 
+On PostgreSQL readers and writers have connections of their own, `database.pool_size` together.
+
 SQLite has one writer: writes go through a pool of one connection that starts with BEGIN IMMEDIATE, so that they queue
 here and not in the file's lock; readers have connections of their own (WAL).
 """
@@ -32,6 +34,7 @@ from usermgmt.storage.loader import Loader
 SQLITE_READERS = 4
 SQLITE_BUSY_MILLISECONDS = 5_000
 SQLITE_WRITER_TIMEOUT = 5.0
+READERS_SHARE = 40  # percent of the connections that PostgreSQL's readers have for themselves
 IDLE_SECONDS = 5.0  # a connection that was used since needs no asking whether it is alive
 MAX_WHOLE_DIGITS = 19  # bodies hold no longer whole number
 
@@ -78,10 +81,14 @@ class Database:
                 settings.url, size=SQLITE_READERS, timeout=settings.pool_timeout.total_seconds(), immediate=False
             )
         else:
-            self._writer = _postgresql_engine(settings, settings.url)
-            self._reader = self._reading(self._writer)
+            readers = settings.pool_size * READERS_SHARE // 100
+            self._writer = _postgresql_engine(settings, settings.url, size=settings.pool_size - readers)
+            # a flood of writes that wait for each other's locks leaves these connections to who only reads
+            self._reader = self._reading(
+                _postgresql_engine(settings, settings.url, size=readers) if readers else self._writer
+            )
             if settings.read_url:
-                self._replica = self._reading(_postgresql_engine(settings, settings.read_url))
+                self._replica = self._reading(_postgresql_engine(settings, settings.read_url, size=settings.pool_size))
 
     @property
     def engine(self) -> AsyncEngine:
@@ -226,12 +233,12 @@ def _raise_translated(error: DBAPIError) -> None:
         raise DatabaseUnavailable from error
 
 
-def _postgresql_engine(settings: DatabaseSettings, url: str) -> AsyncEngine:
+def _postgresql_engine(settings: DatabaseSettings, url: str, *, size: int) -> AsyncEngine:
     """A pool of a fixed size (an overflow that opens and closes connections under load costs a third of the CPU)."""
     milliseconds = int(settings.statement_timeout.total_seconds() * 1000)
     engine = create_async_engine(
         driver_url(url),
-        pool_size=settings.pool_size,
+        pool_size=size,
         max_overflow=0,
         pool_timeout=settings.pool_timeout.total_seconds(),
         pool_use_lifo=True,  # the connections that are used have the statements prepared

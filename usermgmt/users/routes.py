@@ -21,7 +21,7 @@ from usermgmt.http.access import (
 from usermgmt.http.answers import answer, encode, entity_tag, expected_version, json_response, no_content, versioned
 from usermgmt.http.body import raw_body
 from usermgmt.http.context import caller, client, principal, runtime
-from usermgmt.http.paging import cursors_of, links, read_position
+from usermgmt.http.paging import cursors_of, links, may_lag, read_position
 from usermgmt.http.streams import streamed, wants_stream
 from usermgmt.idempotency.service import (
     IdempotencyKeyReused,
@@ -109,11 +109,15 @@ def registration_is_open(settings: Settings) -> bool:
 @refuses(InvalidCursor)
 @accepts_header("Accept")
 async def list_users(query: ListUsers) -> Response:
-    """List users, a page at a time; with `Accept: application/x-ndjson` all of them, a document a line."""
+    """List users, a page at a time; with `Accept: application/x-ndjson` all of them, a document a line.
+
+    Where lists come from a replica they may be a moment old; `Cache-Control: no-cache` asks for the present.
+    """
     digest = list_digest(principal().user_id, *(getattr(query, name) for name in _BOUND_TO_CURSOR))
     position = read_position(query.cursor, digest)
     if wants_stream():
-        return streamed(_documents(query, service.stream_users(runtime(), caller(), query.filters(), order=query.sort)))
+        batches = service.stream_users(runtime(), caller(), query.filters(), order=query.sort, may_lag=may_lag())
+        return streamed(_documents(query, batches))
     return _page_answer(query, await _page(query, position), digest)
 
 
@@ -326,7 +330,14 @@ def _repeated(stored: StoredAnswer) -> Response:
 
 async def _page(query: ListUsers, position: Position | None) -> UserPage:
     return await service.list_users(
-        runtime(), caller(), query.filters(), order=query.sort, position=position, limit=query.limit, count=query.count
+        runtime(),
+        caller(),
+        query.filters(),
+        order=query.sort,
+        position=position,
+        limit=query.limit,
+        count=query.count,
+        may_lag=may_lag(),
     )
 
 

@@ -152,14 +152,15 @@ async def list_users(
     position: Position | None,
     limit: int,
     count: Count,
+    may_lag: bool = False,
 ) -> UserPage:
-    """A page of the accounts that `users:read` reaches.
+    """A page of the accounts that `users:read` reaches; with `may_lag` as a replica sees them, where there is one.
 
     They are counted exactly if that is asked for and does not take longer than `database.count_timeout`, else by an
     estimate. SQLite, which has no statistics, is always asked for the exact count first.
     """
     filters = replace(filters, reach=caller.reach(Permission.USERS_READ))
-    async with runtime.database.read() as session:
+    async with runtime.database.read(may_lag=may_lag) as session:
         users = await lists.list_page(session, filters, order=order, position=position, limit=limit)
     found = page_of(users, position, limit, lambda user: (lists.sort_value(user, order), user.id))
     page = Page([UserView(user, user.roles, user.groups) for user in found.items], found.next, found.previous)
@@ -169,13 +170,20 @@ async def list_users(
 
 
 async def stream_users(
-    runtime: Runtime, caller: Caller, filters: Filters, *, order: Order
+    runtime: Runtime, caller: Caller, filters: Filters, *, order: Order, may_lag: bool = False
 ) -> AsyncIterator[Sequence[UserView]]:
     """Every account that `users:read` reaches, in order, in batches; no connection is held between two batches."""
     position: Position | None = None
     while True:
         found = await list_users(
-            runtime, caller, filters, order=order, position=position, limit=STREAM_BATCH, count=Count.NONE
+            runtime,
+            caller,
+            filters,
+            order=order,
+            position=position,
+            limit=STREAM_BATCH,
+            count=Count.NONE,
+            may_lag=may_lag,
         )
         yield found.page.items
         position = found.page.next
