@@ -182,6 +182,7 @@ def settings_for(database_url: str, **flags: Any) -> Settings:
             "passwords.bcrypt_cost": 4,
             "passwords.hash_nice": 0,
             "passwords.hash_queue": "60s",
+            "database.pool_timeout": "20s",
             "limits.enabled": False,
             "server.fast_path": os.environ.get("FAST_PATH", "true"),
             **{f"throttle.{name}": "1000000/15m" for name in ("account", "network", "session", "refresh")},

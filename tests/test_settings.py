@@ -79,6 +79,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "server.head_timeout": "5s",
         "server.max_connections": "10000",
         "server.max_body_bytes": "65536",
+        "server.max_upload_bytes": "67108864",
         "server.fast_path": "true",
         "server.public_url": "",
         "server.data_dir": "data",

@@ -22,11 +22,13 @@ from usermgmt.http import (
     openapi,
     pipeline,
     problems,
+    uploads,
 )
 from usermgmt.http.access import marks_of
 from usermgmt.http.clients import Clients
 from usermgmt.http.converters import CONVERTERS
 from usermgmt.http.routing import Application
+from usermgmt.imports.routes import blueprint as import_routes
 from usermgmt.ip_rules import service as ip_rules
 from usermgmt.ip_rules.routes import blueprint as ip_rule_routes
 from usermgmt.personal_data import service as personal_data
@@ -43,6 +45,7 @@ from usermgmt.users.routes import blueprint as user_routes
 BLUEPRINTS = (
     auth_routes,
     user_routes,
+    import_routes,
     session_routes,
     personal_data_routes,
     role_routes,
@@ -76,6 +79,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     _bind_views(app, settings)
+    uploads.install(app, _upload_paths(app), settings.server.max_upload_bytes)
     openapi.install(app)
     problems.install(app)
     _install_pipeline(app, settings)
@@ -109,6 +113,12 @@ def _bind_views(app: Quart, settings: Settings) -> None:
         app.view_functions[endpoint] = bound
     if unmarked:
         raise MarksMissing(f"routes without an access mark or a budget: {', '.join(sorted(unmarked))}")
+
+
+def _upload_paths(app: Quart) -> frozenset[str]:
+    """The paths whose bodies are files."""
+    views = app.view_functions
+    return frozenset(r.rule for r in app.url_map.iter_rules() if marks_of(views[r.endpoint]).media_types)
 
 
 def _chores(settings: Settings) -> tuple[Chore, ...]:

@@ -249,7 +249,7 @@ class BodyTooLarge(TooLarge):
     detail = "The body is too large."
 
 
-class NotJson(Unsupported):
+class UnsupportedMediaType(Unsupported):
     """The content type, its charset or its encoding is not plain JSON in UTF-8."""
 
     code = "unsupported_media_type"

@@ -157,6 +157,9 @@ class ServerSettings(Section):
     max_body_bytes: Annotated[Whole, Between(1, 1 << 30)] = Field(
         default=65536, description="Longest request body, in bytes."
     )
+    max_upload_bytes: Annotated[Whole, Between(1, 1 << 40)] = Field(
+        default=64 << 20, description="Longest file of accounts that is sent to be imported, in bytes; kept on disk."
+    )
     fast_path: Switch = Field(
         default=True, description="Whether requests are served at the least cost, or as the framework does."
     )

@@ -40,6 +40,12 @@ schemathesis.openapi.format("ip-network", st.ip_addresses(network="203.0.113.0/2
 schemathesis.openapi.format("idempotency-key", st.text(string.ascii_letters + string.digits, min_size=8, max_size=40))
 
 
+@schemathesis.serializer(*examples.FILES)
+def as_file(context: Any, value: Any) -> bytes:
+    """A file as it is; what is none, as JSON."""
+    return value.encode("utf-8", "replace") if isinstance(value, str) else json.dumps(value).encode()
+
+
 @schemathesis.hook
 def map_query(context: Any, query: dict[str, Any] | None) -> dict[str, Any] | None:
     """A cursor is good for one list only: a made-up one is refused, as the specification says it is (400). And nobody
@@ -68,7 +74,9 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         case.body = _registered()
     elif (case.operation.path, case.body) == ("/api/auth/refresh", examples.BODIES["Refresh"]):
         case.body = {"refresh_token": _signed_in()["refresh_token"]}
-    elif case.operation.path == RESTORE and case.path_parameters.get("user_id") == "me":
+    elif case.media_type == "text/csv":
+        case.body = examples.FILES["text/csv"]  # no schema tells that the first line names the columns
+    elif case.operation.path == RESTORE and _is_somebody((case.path_parameters or {}).get("user_id")):
         case.path_parameters["user_id"] = _deleted()  # whoever calls is not deleted, and who is cannot be made up
     if "FUZZ_TOKEN" in os.environ:
         _fill(case.operation.method.upper(), case.operation.path, case.path_parameters or {})
@@ -93,6 +101,10 @@ def _fill(method: str, path: str, parameters: dict[str, Any]) -> None:
         if _is_id(parameters.get("session_id")):
             session = _call("GET", "/api/auth/session", token=leaver["access_token"])
             parameters["session_id"] = session["session"]["id"]
+
+
+def _is_somebody(value: object) -> bool:
+    return value == "me" or _is_id(value)
 
 
 def _is_id(value: object) -> bool:

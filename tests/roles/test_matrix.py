@@ -21,11 +21,12 @@ AUTOMATIC = {"HEAD", "OPTIONS"}
 
 @dataclass(frozen=True)
 class Row:
-    """What a route answers to each of `CALLERS`, asked on `path` with `body`."""
+    """What a route answers to each of `CALLERS`, asked on `path` with `body` or `file`."""
 
     statuses: tuple[int, ...]
     path: str = ""
     body: dict[str, Any] | None = None
+    file: str = ""
 
 
 def rows(section: str) -> dict[str, Row]:
@@ -120,6 +121,8 @@ async def answers(server: Server, people: dict[str, Person], route: str, row: Ro
         words = {"name": target.username, "refresh_token": target.refresh_token, "fresh": f"fresh-{number}"}
         words["password"] = PASSWORD
         options = {} if row.body is None else {"json": filled(row.body, words)}
+        if row.file:
+            options = {"data": row.file, "headers": {"Content-Type": "application/x-ndjson"}}
         if method == "GET":
             head = await caller.call("HEAD", path)
         response = await caller.call(method, path, **options)

@@ -18,8 +18,8 @@ from usermgmt.settings import Settings
 View = Callable[..., Any]  # handlers differ in their parameters; `binding` reads them
 V = TypeVar("V", bound=View)
 
-ACCESS, BUDGET, EVENTS, ERRORS, ANSWERS, HEADERS = (
-    f"_usermgmt_{name}" for name in ("access", "budget", "events", "errors", "answers", "headers")
+ACCESS, BUDGET, EVENTS, ERRORS, ANSWERS, HEADERS, MEDIA_TYPES = (
+    f"_usermgmt_{name}" for name in ("access", "budget", "events", "errors", "answers", "headers", "media_types")
 )
 
 
@@ -63,11 +63,14 @@ class AccessRule:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One success of a route: its status, the model of its body if it has one, and whether that may be a stream."""
+    """One success of a route: its status, the model of its body if it has one, and whether that may be or always is a
+    stream of documents.
+    """
 
     status: int
     model: type[Any] | None = None
     is_streamed: bool = False
+    is_lines: bool = False
 
 
 def public(view: V) -> V:
@@ -131,13 +134,22 @@ def refuses(*errors: type[ApiError]) -> Callable[[V], V]:
     return lambda view: _mark(view, ERRORS, errors)
 
 
-def answers(status: int, model: type[Any] | None = None, *, is_streamed: bool = False) -> Callable[[V], V]:
-    """A success of the route. May stand more than once. `is_streamed`: a client may ask for a document a line."""
+def answers(
+    status: int, model: type[Any] | None = None, *, is_streamed: bool = False, is_lines: bool = False
+) -> Callable[[V], V]:
+    """A success of the route. May stand more than once. `is_streamed`: a client may ask for a document a line;
+    `is_lines`: it is always answered so.
+    """
 
     def mark(view: V) -> V:
-        return _mark(view, ANSWERS, (*getattr(view, ANSWERS, ()), Answered(status, model, is_streamed)))
+        return _mark(view, ANSWERS, (*getattr(view, ANSWERS, ()), Answered(status, model, is_streamed, is_lines)))
 
     return mark
+
+
+def receives(*media_types: str) -> Callable[[V], V]:
+    """The body is a file of one of these types."""
+    return lambda view: _mark(view, MEDIA_TYPES, media_types)
 
 
 def accepts_header(*names: str) -> Callable[[V], V]:
@@ -155,6 +167,7 @@ class Marks:
     errors: tuple[type[ApiError], ...]
     answers: tuple[Answered, ...]
     headers: tuple[str, ...]
+    media_types: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -167,6 +180,7 @@ def marks_of(view: View) -> Marks:
         errors=getattr(view, ERRORS, ()),
         answers=tuple(reversed(getattr(view, ANSWERS, ()))),
         headers=getattr(view, HEADERS, ()),
+        media_types=getattr(view, MEDIA_TYPES, ()),
     )
 
 

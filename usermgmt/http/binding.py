@@ -1,7 +1,7 @@
 """Between the pipeline and a handler: the body and the query are read as the handler's own signature says.
 
-A handler that takes `body` gets its JSON body, one that takes `query` its query string; the documentation reads the
-same annotations. A handler that takes no query refuses every parameter.
+A handler that takes `body` gets its JSON body, one that takes `upload` its body as a file, one that takes `query` its
+query string; the documentation reads the same annotations. A handler that takes no query refuses every parameter.
 """
 
 import asyncio
@@ -17,10 +17,11 @@ from quart import Response, request
 from quart.globals import request_ctx
 
 from usermgmt.errors import Unavailable
-from usermgmt.http.access import View
+from usermgmt.http.access import View, marks_of
 from usermgmt.http.body import JSON_TYPES, MERGE_PATCH_TYPES, read_body, read_optional_body, read_query, refuse_query
 from usermgmt.http.connection import DirectRequest
 from usermgmt.http.context import runtime
+from usermgmt.http.uploads import read_upload
 
 
 class TookTooLong(Unavailable):
@@ -37,6 +38,7 @@ class Inputs:
     body: type[BaseModel] | None
     is_body_optional: bool
     query: type[BaseModel] | None
+    media_types: tuple[str, ...] = ()
 
 
 def inputs_of(view: View) -> Inputs:
@@ -45,7 +47,12 @@ def inputs_of(view: View) -> Inputs:
     body = parameters["body"].annotation if "body" in parameters else None
     query = parameters["query"].annotation if "query" in parameters else None
     options = [option for option in get_args(body) if option is not NoneType]
-    return Inputs(body=options[0] if options else body, is_body_optional=bool(options), query=query)
+    return Inputs(
+        body=options[0] if options else body,
+        is_body_optional=bool(options),
+        query=query,
+        media_types=marks_of(view).media_types,
+    )
 
 
 def bound(view: View) -> Callable[..., Awaitable[Response]]:
@@ -102,3 +109,5 @@ async def _read(inputs: Inputs, arguments: dict[str, Any]) -> None:
     elif inputs.body is not None:
         types = MERGE_PATCH_TYPES if request.method == "PATCH" else JSON_TYPES
         arguments["body"] = await read_body(inputs.body, media_types=types)
+    elif inputs.media_types:
+        arguments["upload"] = await read_upload(inputs.media_types)

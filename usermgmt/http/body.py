@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from quart import request
 
-from usermgmt.errors import FieldError, InvalidBody, InvalidQuery, NotJson, ValidationFailed
+from usermgmt.errors import FieldError, InvalidBody, InvalidQuery, UnsupportedMediaType, ValidationFailed
 from usermgmt.http.context import runtime
 
 M = TypeVar("M", bound=BaseModel)
@@ -54,7 +54,7 @@ _CODES = {
 
 
 async def read_body(model: type[M], *, media_types: tuple[str, ...] = JSON_TYPES) -> M:
-    """The body as `model`. Refused: `NotJson` (415), `InvalidBody` (400), `ValidationFailed` (422)."""
+    """The body as `model`. Refused: `UnsupportedMediaType` (415), `InvalidBody` (400), `ValidationFailed` (422)."""
     _require_json(media_types)
     return _validated(model, parse_object(await raw_body()))
 
@@ -127,11 +127,11 @@ def query_parameters() -> dict[str, str]:
 
 def _require_json(media_types: tuple[str, ...]) -> None:
     if request.mimetype not in media_types:
-        raise NotJson
+        raise UnsupportedMediaType
     charset = request.mimetype_params.get("charset", "utf-8").lower()
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if charset not in ("utf-8", "utf8") or encoding != "identity":
-        raise NotJson
+        raise UnsupportedMediaType
 
 
 def _refuse_deep(text: str) -> None:

@@ -167,6 +167,17 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "LiveOut": {"status": "ok"},
     "ReadyOut": {"status": "ok", "checks": {"accepting": True, "database": True, "signing_key": True}},
 }
+FILES: dict[str, str] = {
+    "application/x-ndjson": '{"username": "newuser", "email": "user@example.com", "roles": ["user"]}\n',
+    "text/csv": "username,email,display_name\nnewuser,user@example.com,New User\n",
+}
+LINES: dict[str, str] = {
+    "ImportOut": (
+        f'{{"line": 1, "outcome": "created", "id": "{USER["id"]}"}}\n'
+        '{"line": 2, "outcome": "refused", "code": "username_taken", "detail": "This username is taken."}\n'
+        '{"created": 1, "exists": 0, "refused": 1, "dry_run": false}\n'
+    ),
+}
 
 
 def stream(page: dict[str, Any]) -> str:

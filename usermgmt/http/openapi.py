@@ -31,11 +31,11 @@ from usermgmt.errors import (
     InvalidToken,
     MissingCredentials,
     NoSuchRoute,
-    NotJson,
     PermissionMissing,
     RecentSignInRequired,
     RequestTimeout,
     SessionEnded,
+    UnsupportedMediaType,
     ValidationFailed,
 )
 from usermgmt.http import examples
@@ -52,6 +52,7 @@ BEARER = "bearerAuth"
 TAGS = {
     "auth": "Signing in, refreshing, signing out.",
     "users": "Accounts.",
+    "imports": "Accounts from elsewhere.",
     "roles": "Roles and permissions.",
     "signing_keys": "Public signing keys.",
     "health": "Probes.",
@@ -155,6 +156,9 @@ class Provider(OpenAPIProvider):
             operation["description"] = description.strip()
         if inputs.body is not None:
             operation["requestBody"] = _request_body(rule, inputs, components)
+        elif inputs.media_types:
+            content = {media: {"schema": {}, "example": examples.FILES[media]} for media in inputs.media_types}
+            operation["requestBody"] = {"required": True, "content": content}
         return operation
 
     def _operation_id(self, rule: Rule) -> str:
@@ -174,7 +178,9 @@ def shared_errors(rule: Rule, marks: Marks, inputs: Inputs) -> Iterator[type[Api
     if rule.arguments:
         yield NoSuchRoute
     if inputs.body is not None:
-        yield from (InvalidBody, NotJson, BodyTooLarge, RequestTimeout)
+        yield from (InvalidBody, UnsupportedMediaType, BodyTooLarge, RequestTimeout)
+    if inputs.media_types:
+        yield from (UnsupportedMediaType, BodyTooLarge, RequestTimeout)
     if marks.budget is not Budget.NONE:
         yield BudgetSpent
     access = marks.access
@@ -235,6 +241,9 @@ def _success(answered: Answered, marks: Marks, components: dict[str, Any]) -> di
         if (example := examples.ANSWERS.get(answered.model.__name__)) is not None:
             content["example"] = example
         response["content"] = {"application/json": content}
+    if answered.is_lines and answered.model is not None:
+        lines = {"schema": {"type": "string"}, "example": examples.LINES[answered.model.__name__]}
+        response["content"] = {"application/x-ndjson": lines}
     if answered.is_streamed:
         response["content"]["application/x-ndjson"] = {
             "schema": {"type": "string"},

@@ -17,8 +17,8 @@ from usermgmt.errors import (
     InternalError,
     MethodNotAllowed,
     NoSuchRoute,
-    NotJson,
     RequestTimeout,
+    UnsupportedMediaType,
 )
 from usermgmt.http.answers import encode
 from usermgmt.http.context import runtime
@@ -31,7 +31,7 @@ _FRAMEWORK_ERRORS: Mapping[int, type[ApiError]] = {
     405: MethodNotAllowed,
     408: RequestTimeout,
     413: BodyTooLarge,
-    415: NotJson,
+    415: UnsupportedMediaType,
 }
 
 log = structlog.get_logger("usermgmt.http")

@@ -6,7 +6,7 @@ was cut ends where an uncut one would have. The record has one event for each ba
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event
-from usermgmt.errors import ApiError, DatabaseUnavailable, FieldError
+from usermgmt.errors import ApiError, DatabaseUnavailable, FieldError, Overloaded
 from usermgmt.groups import queries as group_queries
 from usermgmt.identifiers import new_id
 from usermgmt.imports import queries
@@ -32,6 +32,7 @@ from usermgmt.users.service import FieldNotPermitted
 BATCH = 4_000
 AT_ONCE = 2  # batches, while the next one is read
 MOST_TRIES = 5
+HASH_PAUSE = 0.5  # seconds
 
 
 class Outcome(StrEnum):
@@ -72,7 +73,7 @@ class Totals:
 
 async def import_users(
     runtime: Runtime, caller: Caller, lines: Iterator[Line], *, is_dry_run: bool = False
-) -> AsyncIterator[list[Report]]:
+) -> AsyncGenerator[list[Report], None]:
     """Make the accounts that the lines describe, and report batch by batch.
 
     Refused: `FieldNotPermitted` (importing needs `users:write` over everything). Raises what reading the lines raises,
@@ -224,7 +225,11 @@ class _Batch:
 
         async def hashed(password: str) -> str:
             async with turn:
-                return await hasher.hash(password)
+                while True:
+                    try:
+                        return await hasher.hash(password)
+                    except Overloaded:  # whoever signs in goes first
+                        await asyncio.sleep(HASH_PAUSE)
 
         given = {number: row.password for number, row in rows.items() if row.password is not None}
         return dict(zip(given, await asyncio.gather(*map(hashed, given.values())), strict=True))

@@ -14,6 +14,7 @@ import msgspec
 
 from usermgmt.http.body import parse_object
 from usermgmt.imports.reading import Format, read_lines, write_cells
+from usermgmt.imports.schemas import ImportedRow
 from usermgmt.imports.service import Outcome, Report, Totals, import_users, record_export
 from usermgmt.operator.console import Console, Exit, Refusal, to_json
 from usermgmt.operator.grammar import command
@@ -179,16 +180,8 @@ def _progress(console: Console, source: BinaryIO) -> Iterator[Callable[[], None]
 
 
 def _document(report: Report) -> dict[str, Any]:
-    """A row's outcome as a document."""
-    document: dict[str, Any] = {"line": report.line, "outcome": str(report.outcome)}
-    if report.user_id is not None:
-        document["id"] = str(report.user_id)
-    if report.code is not None:
-        document |= {"code": report.code, "detail": report.detail}
-    if report.errors:
-        document["errors"] = [
-            {"pointer": each.pointer, "code": each.code, "detail": each.detail} for each in report.errors
-        ]
+    """A row's outcome as the API tells it."""
+    document: dict[str, Any] = msgspec.to_builtins(ImportedRow.of(report))
     return document
 
 
