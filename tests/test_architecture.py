@@ -49,6 +49,7 @@ MORE_FILES = {
     # the list with its statements, the changes, the proof before them and the coalesced read fill a file each
     "users": {"lists", "list_statements", "changes", "ownership", "reads"},
     "roles": {"held"},  # what an account holds, as columns of others' statements
+    "health": {"measures", "metrics_routes"},  # what is counted is taken and told apart from the probes
     "imports": {"reading", "rows"},  # files as they come, and what a row of them may hold
     "groups": {"reach"},  # the WHERE clause that confines a statement to whom a right reaches
     # the vocabulary, which the marks above handlers use too, and the seals
@@ -65,6 +66,7 @@ ANY_SHARED = (
     "security.*",
     "storage.*",
     "runtime",
+    "telemetry.metrics",
 )
 # what a statement may join or be confined by: the account that its rows belong to, and the groups that it is in
 OWNERS = ("users.models", "groups.models", "groups.reach", "roles.held")
@@ -79,21 +81,24 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("clock", ()),
     ("settings*", ("settings*",)),
     ("security.*", ("errors", "permissions", "identifiers", "security.*")),
-    ("storage.*", ("errors", "settings", "security.*", "storage.*")),
-    ("telemetry.*", ("settings", "telemetry.*")),
-    ("runtime", ("clock", "settings", "security.*", "storage.*")),
+    ("storage.*", ("errors", "settings", "security.*", "storage.*", "telemetry.*")),
+    ("telemetry.*", ("settings", "telemetry.*", "")),
+    ("runtime", ("clock", "settings", "security.*", "storage.*", "telemetry.metrics")),
     # the command that writes the README's table makes an application to read its routes
     ("http.route_table", ("app", "settings", "http.*")),
     # marks name events, so that documentation, enforcement and tests read one line
     ("http.access", ("errors", "permissions", "settings", "audit.events")),
     ("http.paging", ("http.*", "storage.pages")),
-    ("http.budgets", ("errors", "settings", "runtime", "http.*", "storage.counters")),
+    ("http.budgets", ("errors", "settings", "runtime", "http.*", "storage.counters", "telemetry.metrics")),
+    ("http.pipeline", ("errors", "permissions", "runtime", "security.*", "http.*", "telemetry.*")),
     ("http.*", ("errors", "permissions", "settings", "runtime", "security.*", "http.*", "")),
     # tables stand on types alone; statements may join the tables of lower slices
     ("{slice}.models", ("storage.types",)),
     ("{slice}.events", ()),
     ("imports.reading", ("errors",)),
     ("imports.rows", ("errors", "security.*", "users.models")),
+    ("health.measures", ("runtime", "telemetry.metrics")),
+    ("health.metrics_routes", ("errors", "http.*", "telemetry.metrics", "{own}.measures")),
     (
         "imports.routes",
         (
@@ -175,8 +180,11 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     # what puts the parts together
     ("schema", ("{slice}.models", "storage.types")),
-    ("app", ("http.*", "runtime", "settings", "chores", "{slice}.routes", "{slice}.service", "audit.seals")),
-    ("chores", ("errors", "runtime")),
+    (
+        "app",
+        ("http.*", "runtime", "settings", "chores", "{slice}.routes", "{slice}.service", "audit.seals", "health.*"),
+    ),
+    ("chores", ("errors", "runtime", "telemetry.metrics")),
     ("operator.*", ("*",)),
     ("", ()),
 )
@@ -184,8 +192,8 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
 # Libraries that only some may know, and why
 LIBRARIES: dict[str, tuple[str, ...]] = {
     # HTTP ends at the routes; the operator's server builds and serves the application
-    "quart": ("app", "http.*", "*.routes", "operator.server", "operator.startup", "operator.listening",
-              "operator.granian_server"),
+    "quart": ("app", "http.*", "*.routes", "health.metrics_routes", "operator.server", "operator.startup",
+              "operator.listening", "operator.granian_server"),
     "werkzeug": ("http.*",),
     "quart_cors": ("http.cross_origin",),
     "quart_rate_limiter": ("http.budgets",),
@@ -206,11 +214,12 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "users.list_statements", "users.reads",
                    "groups.reach", "roles.held", "*.service", "users.changes",
                    "audit.seals", "audit.verification", "operator.*", "settings_values"),
-    "asyncpg": ("storage.database", "storage.bulk", "operator.*"),
+    "asyncpg": ("storage.faults", "storage.engines", "storage.bulk", "operator.*"),
     "aiosqlite": ("storage.database",),
     "pydantic": ("http.*", "*.schemas", "settings*", "operator.*"),
     "pydantic_core": ("http.*", "settings*"),
     "msgspec": ("http.*", "*.schemas", "*.routes", "operator.*"),
+    "prometheus_client": ("telemetry.metrics",),
     "structlog": ("chores", "audit.seals", "storage.counters", "http.*", "telemetry.*", "operator.*"),
     "hypothesis": (),
     "pytest": (),

@@ -79,6 +79,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "server.head_timeout": "5s",
         "server.max_connections": "10000",
         "server.max_body_bytes": "65536",
+        "server.management_bind": "",
         "server.max_upload_bytes": "67108864",
         "server.fast_path": "true",
         "server.public_url": "",
@@ -141,6 +142,8 @@ def test_defaults_are_the_documented_ones() -> None:
         "cors.credentials": "false",
         "logs.format": "json",
         "logs.level": "info",
+        "metrics.enabled": "false",
+        "metrics.token": "(not set)",
         "docs.enabled": "false",
     }
 
@@ -758,7 +761,7 @@ def test_secrets_can_be_reached_by_who_needs_them() -> None:
 
 def test_describe_says_that_a_secret_is_set_and_not_which() -> None:
     rows = {row.key: row for row in describe(with_secrets())}
-    secrets = {"secret.keys", "bootstrap.admin_password", "valkey.url"}
+    secrets = {"secret.keys", "bootstrap.admin_password", "metrics.token", "valkey.url"}
     assert {key for key, row in rows.items() if row.is_secret} == secrets
     assert rows["secret.keys"].value_shown == "(hidden)"
     assert rows["secret.keys"].origin == "environment USERMGMT_SECRET_KEYS"
@@ -823,7 +826,7 @@ def test_the_rendered_file_without_its_comment_marks_has_the_defaults() -> None:
     settings = load_settings(config=written(uncommented, "rendered.toml"), environ={})
     assert settings.model_dump() == Settings().model_dump()
     unset = {key for key, origin in settings.origins.items() if origin == "default"}
-    assert unset == {"secret.keys", "bootstrap.admin_password", "valkey.url"}
+    assert unset == {"secret.keys", "bootstrap.admin_password", "metrics.token", "valkey.url"}
 
 
 def test_the_rendered_file_tells_where_secrets_come_from() -> None:

@@ -11,6 +11,8 @@ from usermgmt.auth import service as auth
 from usermgmt.auth.routes import blueprint as auth_routes
 from usermgmt.chores import Chore, doing
 from usermgmt.groups.routes import blueprint as group_routes
+from usermgmt.health import measures
+from usermgmt.health.metrics_routes import blueprint as metrics_routes
 from usermgmt.health.routes import blueprint as health_routes
 from usermgmt.http import (
     binding,
@@ -19,6 +21,7 @@ from usermgmt.http import (
     context,
     cross_origin,
     documentation,
+    management,
     openapi,
     pipeline,
     problems,
@@ -78,6 +81,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
     app.url_map.converters.update(CONVERTERS)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
+    if settings.metrics.enabled:
+        app.register_blueprint(metrics_routes)
     _bind_views(app, settings)
     uploads.install(app, _upload_paths(app), settings.server.max_upload_bytes)
     openapi.install(app)
@@ -93,6 +98,8 @@ def _install_pipeline(app: Quart, settings: Settings) -> None:
     cross_origin.install(app, settings.cors)
     clients = Clients(settings.network)
     app.before_request(pipeline.identify_client(clients))
+    if settings.server.management_bind:
+        app.before_request(management.confine)
     app.before_request(pipeline.enforce_ip_rules(ip_rules.refuse_client))
     app.before_request(pipeline.read_credentials)
     budgets.install(app, app.extensions[context.EXTENSION])
@@ -131,6 +138,7 @@ def _chores(settings: Settings) -> tuple[Chore, ...]:
         Chore("erasures", personal_data.ERASE_INTERVAL, personal_data.erase_due),
         Chore("audit_retention", seals.PRUNE_INTERVAL, seals.prune_due),
         Chore("audit_seals", settings.audit.seal_interval, seals.seal_pending),
+        *([Chore("samples", measures.INTERVAL, measures.sample)] if settings.metrics.enabled else []),
     )
 
 

@@ -10,6 +10,7 @@ import structlog
 
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.runtime import Runtime
+from usermgmt.telemetry import metrics
 
 log = structlog.get_logger("usermgmt.chores")
 
@@ -43,11 +44,13 @@ async def _repeat(runtime: Runtime, chore: Chore) -> None:
         try:
             await chore.do(runtime)
         except Exception as error:
+            metrics.chores_failed.labels(chore.name).inc()
             if not is_failing:
                 fault = None if isinstance(error, DatabaseUnavailable) else error
                 log.warning("chore_failing", chore=chore.name, reason=type(error).__name__, exc_info=fault)
             is_failing = True
         else:
+            metrics.chores_done.labels(chore.name).set_to_current_time()
             if is_failing:
                 log.info("chore_succeeding_again", chore=chore.name)
             is_failing = False

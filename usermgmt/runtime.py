@@ -12,6 +12,7 @@ from usermgmt.security.secrets import Purpose, Secrets
 from usermgmt.security.tokens import AccessTokens, RefreshTokens
 from usermgmt.settings import Settings
 from usermgmt.storage.database import Database
+from usermgmt.telemetry import metrics
 
 
 @dataclass(slots=True)
@@ -65,6 +66,8 @@ def build_runtime(settings: Settings, *, clock: Clock | None = None) -> Runtime:
             workers=passwords.hash_workers,
             nice=passwords.hash_nice,
             max_wait=passwords.hash_queue,
+            observe=metrics.observe_hash,
+            observe_refusal=metrics.hash_refused.inc,
         ),
         password_policy=PasswordPolicy(
             min_length=passwords.min_length,

@@ -92,6 +92,13 @@ def _valkey_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _bind(text: str) -> str:
+    host, separator, port = text.rpartition(":")
+    if text and not (separator and host and port.isdecimal() and 0 < int(port) < 65_536):
+        raise ValueError("must be empty or host:port, as 127.0.0.1:9100")
+    return text
+
+
 def _readable(path: str) -> str:
     if path:
         read_text(Path(path))
@@ -156,6 +163,10 @@ class ServerSettings(Section):
     )
     max_body_bytes: Annotated[Whole, Between(1, 1 << 30)] = Field(
         default=65536, description="Longest request body, in bytes."
+    )
+    management_bind: Annotated[str, AfterValidator(_bind)] = Field(
+        default="",
+        description="Address of a second listener for /metrics and /health only, as 127.0.0.1:9100; empty: none.",
     )
     max_upload_bytes: Annotated[Whole, Between(1, 1 << 40)] = Field(
         default=64 << 20, description="Longest file of accounts that is sent to be imported, in bytes; kept on disk."
@@ -403,6 +414,16 @@ class LogsSettings(Section):
     level: Level = Field(default="info", description="Least level that is logged.")
 
 
+class MetricsSettings(Section):
+    """What the server counts, for Prometheus to read at /metrics."""
+
+    enabled: Switch = Field(default=False, description="Whether requests are counted and /metrics answers.")
+    token: SecretStr = Field(
+        default=SecretStr(""),
+        description="Bearer token that /metrics demands; empty: it answers on server.management_bind only.",
+    )
+
+
 class DocsSettings(Section):
     """The documentation page of the API."""
 
@@ -427,6 +448,7 @@ class Settings(Section):
     retention: RetentionSettings = RetentionSettings()
     cors: CorsSettings = CorsSettings()
     logs: LogsSettings = LogsSettings()
+    metrics: MetricsSettings = MetricsSettings()
     docs: DocsSettings = DocsSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)

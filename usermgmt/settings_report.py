@@ -143,6 +143,10 @@ def common_problems(settings: Settings) -> list[SettingsProblem]:
             problems.append(("server.server", "needs granian: pip install 'usermgmt[granian]'"))
         if settings.server.workers > 1:
             problems.append(("server.workers", "must be 1 with granian; several instances behind a balancer do"))
+        if settings.server.management_bind:
+            problems.append(("server.management_bind", "must be empty with granian, which has one listener"))
+    if settings.metrics.enabled and not (settings.metrics.token or settings.server.management_bind):
+        problems.append(("metrics.enabled", "needs metrics.token or server.management_bind, or nobody could ask"))
     if settings.valkey.url and find_spec("redis") is None:
         problems.append(("valkey.url", "needs the client library: pip install 'usermgmt[valkey]'"))
     return [SettingsProblem(key, settings.origins[key], message) for key, message in problems]

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.operator.calls import BODY, HEAD, answered, call, connection_to
+from tests.operator.calls import BODY, DIRECT, HEAD, answered, call, connection_to
 from tests.operator.conftest import PATIENCE, Process, Start, environment
+from tests.servers import free_port
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -107,6 +108,29 @@ def test_a_worker_that_dies_or_hangs_is_replaced(serving: Serving, number: signa
     assert len(children(process)) == WORKERS
     assert children(process) & before == before - {victim}
     assert call(f"{url}/health/live")[0] == 200
+    assert process.end(signal.SIGTERM) == 0
+
+
+def test_workers_count_together_and_what_a_dead_one_counted_stays(serving: Serving) -> None:
+    port = free_port()
+    process, url = serving(metrics__enabled="true", server__management_bind=f"127.0.0.1:{port}")
+
+    def told(name: str) -> float:
+        with DIRECT.open(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as response:
+            found = re.search(rf"^usermgmt_{re.escape(name)} (\S+)$", response.read().decode(), re.MULTILINE)
+        return float(found.group(1)) if found else 0.0
+
+    series = 'requests_total{method="GET",route="/api/users/<user_ref:user_id>",status="401"}'
+    until(lambda: told("workers") == WORKERS)
+    for _ in range(40):  # each on a connection of its own, so that both workers have some
+        assert call(f"{url}/api/users/me")[0] == 401
+    assert told(series) == 40
+    os.kill(min(children(process)), signal.SIGKILL)
+    process.wait_for('"worker_died"')
+    process.wait_for('"worker_ready"')
+    until(lambda: told("workers") == WORKERS)
+    assert told(series) == 40
+    assert call(f"http://127.0.0.1:{port}/api/users/me")[0] == 404
     assert process.end(signal.SIGTERM) == 0
 
 

@@ -26,7 +26,7 @@ from usermgmt.operator import migrations
 from usermgmt.roles.models import Role, RoleGrant
 from usermgmt.settings import Settings
 from usermgmt.storage import database as storage
-from usermgmt.storage.database import RepeatableConflict, repeated_on_conflict
+from usermgmt.storage.faults import RepeatableConflict, repeated_on_conflict
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

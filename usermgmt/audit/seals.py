@@ -23,7 +23,7 @@ from usermgmt.errors import DatabaseUnavailable
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR, Caller
 from usermgmt.security.secrets import Purpose, Secrets
-from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.faults import repeated_on_conflict
 
 BATCH = 500
 SEALS_PRUNED_AT_ONCE = 10

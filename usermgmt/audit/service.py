@@ -21,6 +21,7 @@ from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
 from usermgmt.storage.pages import Page, Position, page_of
+from usermgmt.telemetry import metrics
 
 MAX_TARGET = 320
 MAX_USER_AGENT = 512
@@ -42,11 +43,12 @@ async def record(
     outcome: Outcome = Outcome.SUCCESS,
     details: dict[str, Any] | None = None,
 ) -> None:
-    """Add one event.
+    """Add one event. It is counted here: one whose transaction does not commit was counted, too.
 
     `user_id` is the account whose rows this transaction changes; `target` names what was acted on when it is not that
     account. `details` are a few facts of the event's own: never a secret, never a whole request, never a name.
     """
+    metrics.audit_events.labels(event, outcome).inc()
     event_id = new_id()
     principal = caller.principal
     target_id = target if target is not None else (str(user_id) if user_id else None)

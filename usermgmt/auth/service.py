@@ -23,7 +23,7 @@ from usermgmt.sessions import service as sessions
 from usermgmt.sessions.models import RevocationReason, Session
 from usermgmt.sessions.queries import Generation
 from usermgmt.sessions.service import Opened
-from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.throttle import service as throttle
 from usermgmt.throttle.models import Bucket
 from usermgmt.users import queries as user_queries

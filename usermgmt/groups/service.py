@@ -21,7 +21,7 @@ from usermgmt.roles import queries as role_queries
 from usermgmt.roles.service import ExceedsOwnRights
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
-from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.faults import repeated_on_conflict
 
 
 class GroupNotFound(NotFound):

@@ -19,6 +19,7 @@ from usermgmt.http.context import claims, client
 from usermgmt.runtime import Runtime
 from usermgmt.settings import Settings
 from usermgmt.storage.counters import BudgetStore, build_store
+from usermgmt.telemetry import metrics
 
 
 class Limiter(RateLimiter):
@@ -42,6 +43,7 @@ class Limiter(RateLimiter):
             "RateLimit-Policy": f'"{name}";q={limit.count};w={max(1, seconds)}',
             "RateLimit": f'"{name}";r={spent.remaining};t={spent.whole_in if spent.is_admitted else spent.retry_after}',
         }
+        metrics.budgets.labels(name, "admitted" if spent.is_admitted else "refused").inc()
         if not spent.is_admitted:
             raise BudgetSpent(retry_after=spent.retry_after)
 

@@ -41,6 +41,7 @@ from usermgmt.errors import (
 from usermgmt.http import examples
 from usermgmt.http.access import Answered, Budget, Marks, View, Who, marks_of
 from usermgmt.http.binding import Inputs, TookTooLong, inputs_of
+from usermgmt.http.management import METRICS
 from usermgmt.http.problems import MEDIA_TYPE, Problem
 
 TITLE = "usermgmt"
@@ -126,7 +127,11 @@ class Provider(OpenAPIProvider):
 
     def generate_rules(self) -> Iterable[Rule]:
         """Every route but the documentation's own, by path."""
-        rules = [r for r in self._app.url_map.iter_rules() if not r.endpoint.startswith(f"{HIDDEN_BLUEPRINT}.")]
+        rules = [
+            r
+            for r in self._app.url_map.iter_rules()
+            if not r.endpoint.startswith((f"{HIDDEN_BLUEPRINT}.", f"{METRICS}."))
+        ]
         return sorted(rules, key=lambda rule: (rule.rule, sorted(rule.methods or ())))
 
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,6 +23,7 @@ from usermgmt.errors import (
     SessionEnded,
     Unauthenticated,
 )
+from usermgmt.http import management
 from usermgmt.http.access import AccessRule, Who, marks_of
 from usermgmt.http.clients import Clients
 from usermgmt.http.context import caller, claims, runtime
@@ -32,6 +33,7 @@ from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller, Client, Principal
 from usermgmt.security.tokens import AccessClaims
+from usermgmt.telemetry import metrics, timing
 
 PrincipalLoader = Callable[[Runtime, AccessClaims], Awaitable[Principal | None]]
 ClientRefuser = Callable[[Runtime, Client, str | None], None]
@@ -54,6 +56,7 @@ def identify_client(clients: Clients) -> Callable[[], Awaitable[None]]:
     async def identify() -> None:
         state, asked = g._get_current_object(), request_ctx.request
         state.started = time.perf_counter()
+        timing.begin()
         given = asked.headers.get("X-Request-ID", "")
         state.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
         agent = asked.headers.get("User-Agent", "")[:MAX_USER_AGENT]
@@ -81,7 +84,7 @@ def enforce_ip_rules(refuse: ClientRefuser) -> Callable[[], Awaitable[None]]:
     """
 
     async def check() -> None:
-        if request.blueprint == "health":
+        if request.blueprint == management.HEALTH or management.is_managing():
             return
         rule = g.rule
         refuse(runtime(), caller().client, rule.network if rule is not None else None)
@@ -141,6 +144,7 @@ async def finish(response: Response) -> Response:
     if state.rule is not None and state.rule.who is not Who.ANYONE:
         vary = headers.get("Vary")
         headers["Vary"] = f"{vary}, Authorization" if vary else "Authorization"
+    _count(response)
     _log(response)
     return response
 
@@ -206,10 +210,24 @@ def _is_secure() -> bool:
     return request.scheme == "https" or runtime().settings.server.public_url.startswith("https:")
 
 
+def _count(response: Response) -> None:
+    """Count the answer, and the token that it was asked with."""
+    if not runtime().settings.metrics.enabled:
+        return
+    asked, state = request_ctx.request, g._get_current_object()
+    route = asked.url_rule.rule if asked.url_rule is not None else None
+    metrics.observe_request(asked.method, route, response.status_code, time.perf_counter() - state.started)
+    verified = claims()
+    if verified is not None:
+        metrics.observe_token(verified.key_id)
+    elif isinstance(state.get("credentials_error"), InvalidToken):
+        metrics.observe_token(None)
+
+
 def _log(response: Response) -> None:
     """One line a request, by the route and never by what a client put into a path or a query."""
     asked, state = request_ctx.request, g._get_current_object()
-    if asked.blueprint == "health" or runtime().settings.logs.level not in _TELLING:
+    if asked.blueprint in management.BLUEPRINTS or runtime().settings.logs.level not in _TELLING:
         return
     principal, problem = state.caller.principal, state.get("problem")
     log.info(
@@ -218,6 +236,7 @@ def _log(response: Response) -> None:
         route=asked.url_rule.rule if asked.url_rule is not None else None,
         status=response.status_code,
         milliseconds=round((time.perf_counter() - state.started) * 1000, 1),
+        database_milliseconds=round(timing.spent() * 1000, 1),
         address=state.caller.client.address,
         user_id=str(principal.user_id) if principal is not None else None,
         request_id=state.request_id,

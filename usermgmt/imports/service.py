@@ -26,7 +26,7 @@ from usermgmt.roles import queries as role_queries
 from usermgmt.roles.service import rights_of
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
-from usermgmt.storage.database import RepeatableConflict
+from usermgmt.storage.faults import RepeatableConflict
 from usermgmt.users.service import FieldNotPermitted
 
 BATCH = 4_000

@@ -20,7 +20,7 @@ from usermgmt.runtime import Runtime
 from usermgmt.security.address import parse_network
 from usermgmt.security.principal import Caller, Client
 from usermgmt.security.rule_book import EVERYONE, Action, Decision, Mode, Rule, RuleBook, Subject, SubjectKind
-from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.faults import repeated_on_conflict
 
 MAX_RULES = 1_000
 REFRESH_INTERVAL = timedelta(milliseconds=500)

@@ -11,7 +11,7 @@ from usermgmt.permissions import ADMIN
 from usermgmt.roles import queries as role_queries
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR
-from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.users import queries
 from usermgmt.users.service import EmailTaken, NewUser, UsernameTaken, insert_account, new_account
 

@@ -33,6 +33,7 @@ RESTRICTED: Mapping[str, str] = {
     "/api/roles": "GET POST",
     "/api/roles/{name}": "DELETE GET PUT",
     "/api/users": "GET",
+    "/api/users/import": "POST",
     "/api/users/{user_id}": "DELETE GET PATCH PUT",
     "/api/users/{user_id}/activity": "GET",
     "/api/users/{user_id}/erase": "POST",

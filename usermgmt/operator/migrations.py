@@ -23,7 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.roles.service import synchronise_built_in_roles
 from usermgmt.settings import DatabaseSettings
-from usermgmt.storage.database import driver_url, faults_translated
+from usermgmt.storage.engines import driver_url
+from usermgmt.storage.faults import faults_translated
 
 ADVISORY_LOCK = 7_391_246_051  # any number, but the same in every release
 LOCK_MILLISECONDS = 5_000

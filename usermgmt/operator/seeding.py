@@ -17,7 +17,7 @@ from usermgmt.roles.models import RoleGrant
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR
 from usermgmt.storage.bulk import Writer, writer_of
-from usermgmt.storage.database import RepeatableConflict
+from usermgmt.storage.faults import RepeatableConflict
 from usermgmt.users import queries
 from usermgmt.users.models import LoginName, NameKind, Status, User
 

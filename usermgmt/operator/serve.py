@@ -2,7 +2,9 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from socket import socket
@@ -93,7 +95,7 @@ def serve(
 
 def _supervise(start: Start, settings: Settings) -> None:
     """Bring everything to where workers can start, then keep them alive; ends the process."""
-    with serving.bound_sockets(settings.server) as sockets:
+    with serving.bound_sockets(settings.server) as sockets, _counts(settings) as counts:
         if not serving.run(lambda: _bring(settings)):
             return
         serving.listen(sockets)
@@ -105,8 +107,19 @@ def _supervise(start: Start, settings: Settings) -> None:
             start.console.config,
             flags,
             lambda: log.info("serving", url=url, version=__version__, workers=settings.server.workers),
+            counts,
         )
         sys.exit(supervisor.run())
+
+
+@contextmanager
+def _counts(settings: Settings) -> Iterator[str | None]:
+    """A directory in which the workers count together, if they count."""
+    if not settings.metrics.enabled:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="usermgmt-metrics-") as directory:
+        yield directory
 
 
 async def _bring(settings: Settings) -> bool:

@@ -90,10 +90,16 @@ class Ending:
 
 @contextlib.contextmanager
 def bound_sockets(settings: ServerSettings) -> Iterator[list[socket.socket]]:
-    """Sockets on every address that `server.host` stands for, not listening yet. Refused when one cannot be had."""
+    """Sockets on every address of `server.host`, then those of `server.management_bind`, that do not listen yet.
+    Refused when one cannot be had.
+    """
     with contextlib.ExitStack() as stack:
         try:
-            bound = [stack.enter_context(_bound(family, address)) for family, address in _addresses(settings)]
+            found = _addresses(settings.host, settings.port)
+            if settings.management_bind:
+                host, _, port = settings.management_bind.rpartition(":")
+                found += _addresses(host.strip("[]"), int(port))
+            bound = [stack.enter_context(_bound(family, address)) for family, address in found]
         except OSError as error:
             raise _cannot_listen(f"{settings.host} port {settings.port}", error) from None
         yield bound
@@ -167,11 +173,11 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return runner.run(main())
 
 
-def _addresses(settings: ServerSettings) -> list[tuple[int, Any]]:
-    """The addresses of `server.host`; only the first when each would get another free port."""
-    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+def _addresses(host: str, port: int) -> list[tuple[int, Any]]:
+    """The addresses of a host; only the first when each would get another free port."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     addresses = [(int(family), address) for family, _, _, _, address in found]
-    return addresses if settings.port else addresses[:1]
+    return addresses if port else addresses[:1]
 
 
 def _bound(family: int, address: Any) -> socket.socket:  # an address has as many parts as its family wants

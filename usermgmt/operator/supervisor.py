@@ -23,6 +23,7 @@ import structlog
 from usermgmt.operator import service_manager, worker
 from usermgmt.operator.console import Exit
 from usermgmt.settings import Settings
+from usermgmt.telemetry import metrics
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 SECONDS_OVER_GRACE = 1.0
@@ -59,6 +60,7 @@ class Supervisor:
     config: Path | None
     flags: dict[str, Any]
     tell_serving: Callable[[], None]
+    counts: str | None = None
     _workers: list[Worker] = field(default_factory=list)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _failures: int = 0
@@ -174,7 +176,10 @@ class Supervisor:
             [sys.executable, "-m", worker.__name__, task.written()],
             pass_fds=(*descriptors, theirs.fileno()),
             stdin=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if name not in SUPERVISOR_ONLY},
+            env={
+                **{name: value for name, value in os.environ.items() if name not in SUPERVISOR_ONLY},
+                **({metrics.DIRECTORY: self.counts} if self.counts else {}),
+            },
         )
         theirs.close()
         now = time.monotonic()
@@ -226,6 +231,8 @@ class Supervisor:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(each.link)
             each.link.close()
+            if self.counts:
+                metrics.forget_worker(each.process.pid, Path(self.counts))
             if not each.is_leaving and self._ending is None:
                 self._mourn(each)
 

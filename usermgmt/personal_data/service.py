@@ -26,7 +26,7 @@ from usermgmt.roles.service import ExceedsOwnRights
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR, Caller
 from usermgmt.sessions.models import Session
-from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.users import queries as user_queries
 from usermgmt.users.models import User
 from usermgmt.users.service import UserView, admin_kept, view_of

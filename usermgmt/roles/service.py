@@ -21,7 +21,7 @@ from usermgmt.roles.models import Role, RolePermission
 from usermgmt.roles.queries import RoleRecord
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
-from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.storage.inserts import insert_if_absent
 
 

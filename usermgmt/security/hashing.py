@@ -30,6 +30,8 @@ from usermgmt.errors import Overloaded
 from usermgmt.security import foreign_hashes
 
 T = TypeVar("T")
+Observer = Callable[[float, float], None]
+"""Is told of each hash how long it waited and how long it took, in seconds."""
 
 VERSION = "um1"
 BCRYPT_BYTES = 72
@@ -83,6 +85,8 @@ class PasswordHasher:
         nice: int = 0,
         max_wait: timedelta = timedelta(seconds=2.5),
         patience: timedelta = timedelta(milliseconds=750),
+        observe: Observer = lambda _waited, _spent: None,
+        observe_refusal: Callable[[], None] = lambda: None,
     ) -> None:
         """`peppers` are (id, key), newest first; `workers` 0 means one per processor; `max_wait` bounds the queue, and
         `patience` is how long a place in it is waited for.
@@ -93,6 +97,7 @@ class PasswordHasher:
         self.workers = workers or processors()
         self._max_wait = max_wait.total_seconds()
         self._patience = patience.total_seconds()
+        self._observe, self._observe_refusal = observe, observe_refusal
         self._pool = ThreadPoolExecutor(self.workers, "hash", initializer=_lower_priority, initargs=(nice,))
         self._seconds = COST_12_SECONDS * 2.0 ** (cost - 12)
         self._alone: float | None = None
@@ -160,6 +165,7 @@ class PasswordHasher:
     def _admit(self) -> None:
         wait = self._expected_wait()
         if wait > self._max_wait:
+            self._observe_refusal()
             raise Overloaded(retry_after=math.ceil(wait))
         with self._lock:
             self._admitted += 1
@@ -180,6 +186,7 @@ class PasswordHasher:
         """
         started = time.perf_counter()
         if started - asked > max(self._max_wait, LEAST_PATIENCE_AT_TURN):
+            self._observe_refusal()
             raise Overloaded(retry_after=math.ceil(self._seconds))
         with self._lock:
             self._running += 1
@@ -191,6 +198,7 @@ class PasswordHasher:
                 spent = time.perf_counter() - started
                 weight = WEIGHT_OF_LONGER if spent > self._seconds else WEIGHT_OF_NEWEST
                 self._seconds += weight * (spent - self._seconds)
+            self._observe(started - asked, spent)
 
     def _verify_now(self, password: str, stored: str | None) -> Verdict:
         foreign = foreign_hashes.parsed(stored) if stored is not None else None

@@ -37,6 +37,7 @@ class AccessClaims:
     token_id: str
     issued_at: datetime
     expires_at: datetime
+    key_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class AccessTokens:
         if known is not None and self._is_still_good(token, known, now):
             return known
         key = self._key_of(token, now)
-        verified = self._checked(self._signed_claims(token, key), now)
+        verified = self._checked(self._signed_claims(token, key), now, key)
         self._verified.add(token, verified)
         return verified
 
@@ -122,7 +123,7 @@ class AccessTokens:
             raise InvalidToken
         return key
 
-    def _checked(self, claims: Mapping[str, Any], now: datetime) -> AccessClaims:
+    def _checked(self, claims: Mapping[str, Any], now: datetime, key: RingKey) -> AccessClaims:
         """Check every claim by hand: the clock is ours, and nothing is optional."""
         user_id, session_id = _uuid(claims.get("sub")), _uuid(claims.get("sid"))
         issued, expires, token_id = claims.get("iat"), claims.get("exp"), claims.get("jti")
@@ -138,7 +139,7 @@ class AccessTokens:
         issued_at, expires_at = datetime.fromtimestamp(issued, UTC), datetime.fromtimestamp(expires, UTC)
         if expires_at <= now:
             raise InvalidToken("The access token has expired.")
-        return AccessClaims(user_id, session_id, token_id, issued_at, expires_at)
+        return AccessClaims(user_id, session_id, token_id, issued_at, expires_at, key.kid)
 
 
 class _Verified:

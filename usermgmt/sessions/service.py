@@ -20,7 +20,7 @@ from usermgmt.security.principal import Caller
 from usermgmt.sessions import queries
 from usermgmt.sessions.models import RevocationReason, Session
 from usermgmt.sessions.queries import Acquaintance
-from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.faults import repeated_on_conflict
 
 MAX_USER_AGENT = 512
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from usermgmt.errors import DatabaseUnavailable
-from usermgmt.storage.database import REPEATABLE_STATES, UNAVAILABLE_STATES, RepeatableConflict
+from usermgmt.storage.faults import REPEATABLE_STATES, UNAVAILABLE_STATES, RepeatableConflict
 from usermgmt.storage.types import Base
 
 Bind = Callable[[Any], Any]

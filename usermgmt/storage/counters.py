@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import structlog
 
+from usermgmt.telemetry import metrics
+
 MAX_KEYS = 100_000
 SAMPLE = 64  # keys that are looked at together when some have to be forgotten
 LOOKS = 2  # how many samples one caller waits for
@@ -215,6 +217,7 @@ class ValkeyStore:
 
     def _note_down(self, fault: Exception) -> None:
         if self._watch is None:
+            metrics.valkey_down.set(1)
             log.warning("valkey_down", reason=type(fault).__name__, meanwhile="each worker counts requests alone")
             self._watch = asyncio.create_task(self._look_until_back())
 
@@ -224,6 +227,7 @@ class ValkeyStore:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
         self._watch = None
+        metrics.valkey_down.set(0)
         log.info("valkey_back")
 
     async def _is_well(self) -> bool:

@@ -22,7 +22,8 @@ from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller, Client
 from usermgmt.security.secrets import Purpose
 from usermgmt.settings_values import Budget
-from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.faults import repeated_on_conflict
+from usermgmt.telemetry import metrics
 from usermgmt.throttle import queries
 from usermgmt.throttle.models import Bucket
 from usermgmt.throttle.queries import Window
@@ -160,17 +161,22 @@ class _NoneLeft(Exception):
         self.full = full
 
 
+def _refusal(full: _Full) -> TooManyAttempts:
+    metrics.throttled.labels(full.counter.bucket).inc()
+    return TooManyAttempts(retry_after=ceil(full.ends_in.total_seconds()))
+
+
 async def _admit(runtime: Runtime, counters: Sequence[Counter]) -> None:
     full = await _take(runtime, counters)
     if full is None:
         return
     if not full.is_waiting_worth_it:
-        raise TooManyAttempts(retry_after=ceil(full.ends_in.total_seconds()))
+        raise _refusal(full)
     async with _turnstile(full.counter):  # one of all that wait here asks at a time
         patience = asyncio.get_running_loop().time() + runtime.settings.passwords.hash_queue.total_seconds()
         while (full := await _take(runtime, counters)) is not None:
             if not full.is_waiting_worth_it:
-                raise TooManyAttempts(retry_after=ceil(full.ends_in.total_seconds()))
+                raise _refusal(full)
             if asyncio.get_running_loop().time() > patience:
                 raise Overloaded
             await asyncio.sleep(POLL_SECONDS)

@@ -26,7 +26,7 @@ from usermgmt.security.names import email_key, prefix_key, username_key
 from usermgmt.security.principal import Caller
 from usermgmt.sessions import service as sessions
 from usermgmt.sessions.models import RevocationReason
-from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.users import ownership, queries
 from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status, User
 from usermgmt.users.service import (

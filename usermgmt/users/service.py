@@ -25,7 +25,7 @@ from usermgmt.roles import service as roles
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import email_key, prefix_key, username_key
 from usermgmt.security.principal import Caller
-from usermgmt.storage.database import repeated_on_conflict
+from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.storage.pages import Page, Position, page_of
 from usermgmt.storage.within import find_within
 from usermgmt.users import lists, queries

@@ -1,0 +1,170 @@
+"""Pools of connections to PostgreSQL and to SQLite, and what is set for each connection."""
+
+import json
+import math
+import time
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+
+from usermgmt.settings import DatabaseSettings
+from usermgmt.telemetry import timing
+
+SQLITE_BUSY_MILLISECONDS = 5_000
+IDLE_SECONDS = 5.0  # a connection that was used since needs no asking whether it is alive
+MAX_WHOLE_DIGITS = 19  # bodies hold no longer whole number
+
+
+def postgresql_engine(settings: DatabaseSettings, url: str, *, size: int) -> AsyncEngine:
+    """A pool of a fixed size (an overflow that opens and closes connections under load costs a third of the CPU)."""
+    milliseconds = int(settings.statement_timeout.total_seconds() * 1000)
+    engine = create_async_engine(
+        driver_url(url),
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=settings.pool_timeout.total_seconds(),
+        pool_use_lifo=True,  # the connections that are used have the statements prepared
+        json_deserializer=_read_document,
+        hide_parameters=True,  # a fault is logged with its statement: a password's hash would be among the values
+        connect_args={
+            "timeout": settings.connect_timeout.total_seconds(),
+            "command_timeout": settings.statement_timeout.total_seconds() + 1,
+            **(_POOLED if settings.pooler == "transaction" else {"server_settings": _session_settings(milliseconds)}),
+        },
+    )
+    if settings.pooler == "transaction":
+        _limit_transactions(engine, milliseconds)
+    _renew_dead_connections(engine)
+    _time_statements(engine)
+    return engine
+
+
+def _session_settings(milliseconds: int) -> dict[str, str]:
+    """What bounds a connection's statements, its waits for locks, and its rests inside a transaction."""
+    return {
+        "application_name": "usermgmt",
+        "statement_timeout": str(milliseconds),
+        "lock_timeout": str(milliseconds),
+        "idle_in_transaction_session_timeout": str(milliseconds * 2),
+    }
+
+
+_POOLED = {"statement_cache_size": 0, "prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+"""A pooler keeps no statement that was prepared under a name: they are prepared anew, without one."""
+
+
+def _limit_transactions(engine: AsyncEngine, milliseconds: int) -> None:
+    """Bound each transaction: behind a pooler nothing that was set for a connection lasts."""
+    bounds = {name: value for name, value in _session_settings(milliseconds).items() if name != "application_name"}
+    limits = "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in bounds.items())
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def limit(connection: Any) -> None:  # SQLAlchemy's event passes its own connection
+        connection.exec_driver_sql(limits)
+
+
+async def answers(session: AsyncSession) -> bool:
+    """Whether the server at the other end takes statements now."""
+    try:
+        await session.connection()
+    except (DBAPIError, PoolTimeout, OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError):
+        return False
+    return True
+
+
+def _renew_dead_connections(engine: AsyncEngine) -> None:
+    """Ask a connection whether it is alive before it is used, but not at every use, which would cost a round trip each:
+    only after it lay idle. One that the server has closed is known without asking. Where one is dead, all are renewed.
+    """
+
+    @event.listens_for(engine.sync_engine, "checkin")
+    def note_use(_: Any, record: ConnectionPoolEntry) -> None:  # the DBAPI has no common type
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def check(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        if connection.driver_connection.is_closed():
+            raise InvalidatePoolError
+        if time.monotonic() - record.info.get("used", math.inf) > IDLE_SECONDS:
+            try:
+                engine.sync_engine.dialect.do_ping(connection)
+            except Exception as error:
+                raise InvalidatePoolError from error
+
+
+def _time_statements(engine: AsyncEngine) -> None:
+    """Add each statement's time to its request's."""
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def begin(*_: Any) -> None:  # SQLAlchemy's event passes its own things
+        _BEGUN.set(time.perf_counter())
+
+    @event.listens_for(engine.sync_engine, "after_cursor_execute")
+    def end(*_: Any) -> None:
+        timing.add(time.perf_counter() - _BEGUN.get())
+
+
+_BEGUN: ContextVar[float] = ContextVar("statement_begun", default=0.0)
+
+
+def driver_url(url: str) -> URL:
+    """The address in the driver's words: what libpq calls `sslmode`, asyncpg calls `ssl`."""
+    parsed = make_url(url)
+    if "sslmode" not in parsed.query:
+        return parsed
+    return parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": parsed.query["sslmode"]})
+
+
+def _whole_number(digits: str) -> int | float:
+    """PostgreSQL writes the float 1e308 as 309 digits: it comes back as what was given."""
+    return int(digits) if len(digits) <= MAX_WHOLE_DIGITS else float(digits)
+
+
+_decode = json.JSONDecoder(parse_int=_whole_number).decode
+
+
+def _read_document(text: str) -> Any:  # a JSON document
+    return {} if text == "{}" else _decode(text)
+
+
+def sqlite_engine(url: str, *, size: int, timeout: float, immediate: bool) -> AsyncEngine:
+    """A pool on the file with the pragmas that `docs/decisions` explains."""
+    path = make_url(url).database
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(
+        url,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=timeout,
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(connection: Any, _: ConnectionPoolEntry) -> None:  # the DBAPI has no common type
+        connection.isolation_level = None  # the driver shall not begin transactions of its own
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "foreign_keys=ON",
+            f"busy_timeout={SQLITE_BUSY_MILLISECONDS}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Any) -> None:  # SQLAlchemy's event passes its own connection
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    _time_statements(engine)
+    return engine
