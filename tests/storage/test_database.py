@@ -25,7 +25,7 @@ from usermgmt.errors import DatabaseUnavailable
 from usermgmt.operator import migrations
 from usermgmt.roles.models import Role, RoleGrant
 from usermgmt.settings import Settings
-from usermgmt.storage import database as storage
+from usermgmt.storage import engines
 from usermgmt.storage.faults import RepeatableConflict, repeated_on_conflict
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -483,7 +483,7 @@ async def test_twenty_writers_of_two_processes_never_find_the_file_locked(server
 async def test_a_file_that_another_process_holds_is_503_and_no_fault(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(storage, "SQLITE_BUSY_MILLISECONDS", 200)
+    monkeypatch.setattr(engines, "SQLITE_BUSY_MILLISECONDS", 200)
     server = Server(settings_for(database_url))
     async with server.running():
         ada = await server.person("ada")
