@@ -214,7 +214,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "users.list_statements", "users.reads",
                    "groups.reach", "roles.held", "*.service", "users.changes",
                    "audit.seals", "audit.verification", "operator.*", "settings_values"),
-    "asyncpg": ("storage.faults", "storage.engines", "storage.bulk", "operator.*"),
+    "asyncpg": ("storage.faults", "storage.engines", "storage.rows", "storage.bulk", "operator.*"),
     "aiosqlite": ("storage.database",),
     "pydantic": ("http.*", "*.schemas", "settings*", "operator.*"),
     "pydantic_core": ("http.*", "settings*"),
@@ -391,8 +391,8 @@ def first_argument(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 def test_a_query_takes_an_open_session_and_neither_opens_nor_ends_a_transaction():
     for name, node in functions(*(f"{each}.queries" for each in SLICES), "users.lists", "users.reads"):
         if isinstance(node, ast.AsyncFunctionDef):
-            is_coalesced = node.name.startswith("fetch_")
-            assert first_argument(node) == ("connection" if is_coalesced else "session"), name
+            gives_rows = node.name.startswith("fetch_") or name == "users.lists.list_page"
+            assert first_argument(node) == ("rows" if gives_rows else "session"), name
         calls = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
         assert {"commit", "rollback", "begin", "read"} & calls == set(), name
 

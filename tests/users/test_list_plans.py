@@ -92,7 +92,8 @@ async def test_no_list_scans_or_sorts_the_table(many: Server, admin: Person, sta
 
 async def _read_rows(server: Server, statement: str, parameters: Any) -> dict[str, Any]:
     """The plan of a statement, run with its own parameters."""
-    async with server.runtime.database.read_rows() as connection:
+    async with server.runtime.database.read_rows() as rows:
+        connection = rows.connection
         await connection.exec_driver_sql(f"SET seq_page_cost = {SCALE}")  # what a table of that length costs to scan
         found = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
         document = found.scalar_one()

@@ -8,11 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from usermgmt.permissions import Rights
 from usermgmt.roles.held import held_grants, rights_of
 from usermgmt.sessions.models import Session
+from usermgmt.storage.rows import Rows
 from usermgmt.storage.wanted import wanted, wanted_values
 from usermgmt.users.models import Status, User
 
@@ -27,12 +27,9 @@ class LiveSession:
     rights: Rights
 
 
-async def fetch_live_sessions(
-    connection: AsyncConnection, keys: Sequence[tuple[UUID, UUID]]
-) -> Mapping[tuple[UUID, UUID], LiveSession]:
+async def fetch_live_sessions(rows: Rows, keys: Sequence[tuple[UUID, UUID]]) -> Mapping[tuple[UUID, UUID], LiveSession]:
     """Those of the sessions, named by user and session, that are not revoked and whose account may sign in."""
-    dialect = connection.dialect.name
-    found = await connection.execute(_statement(dialect), wanted_values(dialect, _KEY, keys))
+    found = await rows.fetch(_statement(rows.dialect), wanted_values(rows.dialect, _KEY, keys))
     return {
         (user_id, session_id): LiveSession(username, authenticated_at, min(idle, absolute), rights_of(grants))
         for user_id, session_id, username, authenticated_at, idle, absolute, grants in found

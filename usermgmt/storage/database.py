@@ -16,15 +16,15 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.pool import QueuePool
 
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.settings import DatabaseSettings
 from usermgmt.storage.engines import answers, postgresql_engine, sqlite_engine
-from usermgmt.storage.faults import RepeatableConflict, faults_translated
+from usermgmt.storage.faults import RepeatableConflict, faults_translated, was_cut
 from usermgmt.storage.loader import Loader
+from usermgmt.storage.rows import Rows
 from usermgmt.telemetry import timing
 
 SQLITE_READERS = 4
@@ -34,7 +34,7 @@ READERS_SHARE = 40  # percent of the connections that PostgreSQL's readers have 
 K = TypeVar("K")
 V = TypeVar("V")
 
-Fetch = Callable[[AsyncConnection, Sequence[K]], Awaitable[Mapping[K, V]]]
+Fetch = Callable[[Rows, Sequence[K]], Awaitable[Mapping[K, V]]]
 """Reads the values of several keys in one statement."""
 
 
@@ -88,7 +88,7 @@ class Database:
         try:
             with faults_translated():
                 async with AsyncSession(engine, expire_on_commit=False, autoflush=False) as session:
-                    if engine is self._replica and not await answers(session):
+                    if engine is self._replica and not await answers(session.connection):
                         await session.close()
                         session.bind = self._reader
                     yield session
@@ -96,14 +96,34 @@ class Database:
             raise DatabaseUnavailable from conflict
 
     @asynccontextmanager
-    async def read_rows(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for reading rows, without the cost of objects; raises `DatabaseUnavailable` like `begin`."""
+    async def read_rows(self, *, may_lag: bool = False) -> AsyncIterator[Rows]:
+        """A connection for reading rows, without the cost of objects; as `read` otherwise."""
         try:
             with faults_translated():
-                async with self._reader.connect() as connection:
-                    yield connection
+                async with self._lagging(may_lag) as connection:
+                    yield Rows(connection, await self._driver_of(connection))
         except RepeatableConflict as conflict:
             raise DatabaseUnavailable from conflict
+
+    @asynccontextmanager
+    async def _lagging(self, may_lag: bool) -> AsyncIterator[AsyncConnection]:
+        """A connection of the replica where it may be and answers, else of the database itself."""
+        if may_lag and self._replica is not None:
+            replica = self._replica.connect()
+            if await answers(replica.start):
+                try:
+                    yield replica
+                finally:
+                    await replica.close()
+                return
+        async with self._reader.connect() as connection:
+            yield connection
+
+    async def _driver_of(self, connection: AsyncConnection) -> Any:  # asyncpg's connection, which has no common type
+        """The connection without SQLAlchemy; None where statements need it. Behind a pooler they need a transaction."""
+        if self.is_sqlite or self._settings.pooler == "transaction":
+            return None
+        return (await connection.get_raw_connection()).driver_connection
 
     async def coalesced(self, fetch: Fetch[K, V], key: K) -> V | None:
         """The value of one key as it is now, in one statement with whoever else asks `fetch` at the same time.
@@ -129,15 +149,15 @@ class Database:
 
     def _loader(self, fetch: Fetch[K, V]) -> Loader[K, V]:
         async def read(keys: Sequence[K]) -> Mapping[K, V]:
-            async with self.read_rows() as connection:
-                return await fetch(connection, keys)
+            async with self.read_rows() as rows:
+                return await fetch(rows, keys)
 
         async def read_again(keys: Sequence[K]) -> Mapping[K, V]:
             """Once more when the connection turns out to have been cut: it was not asked before its use."""
             try:
                 return await read(keys)
             except DatabaseUnavailable as error:
-                if not isinstance(error.__cause__, DBAPIError) or not error.__cause__.connection_invalidated:
+                if not was_cut(error):
                     raise
             return await read(keys)
 

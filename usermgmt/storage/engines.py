@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from usermgmt.settings import DatabaseSettings
@@ -71,10 +72,10 @@ def _limit_transactions(engine: AsyncEngine, milliseconds: int) -> None:
         connection.exec_driver_sql(limits)
 
 
-async def answers(session: AsyncSession) -> bool:
-    """Whether the server at the other end takes statements now."""
+async def answers(connect: Callable[[], Awaitable[object]]) -> bool:
+    """Whether the server at the other end takes statements now: it is asked by connecting."""
     try:
-        await session.connection()
+        await connect()
     except (DBAPIError, PoolTimeout, OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError):
         return False
     return True

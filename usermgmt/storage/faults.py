@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from usermgmt.errors import DatabaseUnavailable
+from usermgmt.storage.rows import ConnectionCut
 from usermgmt.telemetry import metrics
 
 # SQLSTATE classes and codes (PostgreSQL manual, appendix A) that mean "not now", never "wrong":
@@ -71,15 +72,32 @@ def faults_translated() -> Iterator[None]:
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
         metrics.database_faults.inc()
         raise DatabaseUnavailable from error
+    except asyncpg.PostgresError as error:  # of a statement that the driver ran by itself
+        _raise_translated_state(error, str(error.sqlstate or ""))
+        raise
+
+
+def was_cut(error: DatabaseUnavailable) -> bool:
+    """Whether the connection ended under a statement, so that another connection may serve."""
+    cause = error.__cause__
+    return isinstance(cause, ConnectionCut) or (isinstance(cause, DBAPIError) and cause.connection_invalidated)
 
 
 def _raise_translated(error: DBAPIError) -> None:
     """Raise our own word for a database fault that passes; return for one that is ours (a bug)."""
-    state = str(getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None) or "")
+    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    _raise_translated_state(error, str(state or ""))
+    name = str(getattr(error.orig, "sqlite_errorname", ""))
+    is_away = error.connection_invalidated or isinstance(error.orig, (OSError, TimeoutError))
+    if is_away or name.startswith(UNAVAILABLE_SQLITE_ERRORS):
+        metrics.database_faults.inc()
+        raise DatabaseUnavailable from error
+
+
+def _raise_translated_state(error: Exception, state: str) -> None:
+    """The same for what PostgreSQL said."""
     if state in REPEATABLE_STATES:
         raise RepeatableConflict from error
-    name = str(getattr(error.orig, "sqlite_errorname", ""))
-    is_away = error.connection_invalidated or state.startswith(UNAVAILABLE_STATES)
-    if is_away or name.startswith(UNAVAILABLE_SQLITE_ERRORS) or isinstance(error.orig, (OSError, TimeoutError)):
+    if state.startswith(UNAVAILABLE_STATES):
         metrics.database_faults.inc()
         raise DatabaseUnavailable from error

@@ -14,12 +14,13 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Result, Select, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.permissions import EVERYONE, Reach
 from usermgmt.storage.explain import estimate_rows
 from usermgmt.storage.pages import Position
+from usermgmt.storage.rows import Rows
 from usermgmt.users import list_statements as statements
 from usermgmt.users.list_statements import COUNT, ELSEWHERE, NAMES, STRETCH, Shape
 from usermgmt.users.models import Status
@@ -106,10 +107,10 @@ class FoundUser(NamedTuple):
 
 
 async def list_page(
-    session: AsyncSession, filters: Filters, *, order: Order, position: Position | None, limit: int
+    rows: Rows, filters: Filters, *, order: Order, position: Position | None, limit: int
 ) -> Sequence[FoundUser]:
     """Up to `limit` + 1 accounts from `position`."""
-    asked = _Asked.of(session, filters, order, position, limit)
+    asked = _Asked.of(rows, filters, order, position, limit)
     shape = asked.shape
     for name in NAMES:
         if name in shape.given:  # one account has the name, or none
@@ -125,7 +126,7 @@ async def list_page(
         outside = await asked.rows(statements.gather(shape, ELSEWHERE, is_bounded=True), FEW)
         return asked.ordered([*inside, *outside])[: limit + 1]
     found = await asked.rows(statements.walk(shape), FAR)
-    if len(found) > limit or not (await asked.execute(statements.walk_end(shape), FAR)).first():
+    if len(found) > limit or not await asked.execute(statements.walk_end(shape), FAR):
         return found
     _, source = await asked.smallest(shape.sources, up_to=MANY)
     return await asked.rows(statements.gather(shape, source, is_bounded=False), FEW)
@@ -159,29 +160,25 @@ def sort_value(user: FoundUser, order: Order) -> str | datetime:
 class _Asked:
     """A list that somebody asked for: the shape of its statements, and the values they are run with."""
 
-    session: AsyncSession
+    source: Rows
     shape: Shape
     values: Mapping[str, Any]
 
     @classmethod
-    def of(
-        cls, session: AsyncSession, filters: Filters, order: Order, position: Position | None, limit: int
-    ) -> "_Asked":
+    def of(cls, source: Rows, filters: Filters, order: Order, position: Position | None, limit: int) -> "_Asked":
         shape = Shape(
             given=frozenset(filters.values()),
             column=order.column,
             is_descending=order.is_descending != (position is not None and position.backwards),
             is_from=position is not None,
-            is_sqlite=_is_sqlite(session),
+            is_sqlite=source.dialect == "sqlite",
         )
         start = {"from_value": position.value, "from_id": position.row_id} if position is not None else {}
-        return cls(session, shape, {**_values(filters), **start, COUNT: limit + 1})
+        return cls(source, shape, {**_values(filters), **start, COUNT: limit + 1})
 
-    async def execute(self, statement: Select[Any], stretch: int) -> Result[Any]:
-        """Run a statement of this list; `stretch` bounds what it reads."""
-        connection = await self.session.connection()  # rows as they are: the session would look for objects in them
-        found: Result[Any] = await connection.execute(statement, {**self.values, STRETCH: stretch})
-        return found
+    async def execute(self, statement: Select[Any], stretch: int) -> Sequence[Sequence[Any]]:
+        """What a statement of this list finds; `stretch` bounds what it reads."""
+        return await self.source.fetch(statement, {**self.values, STRETCH: stretch})
 
     async def rows(self, statement: Select[Any], stretch: int) -> list[FoundUser]:
         """The accounts that a statement of this list finds, in order."""
@@ -193,7 +190,7 @@ class _Asked:
 
     async def smallest(self, sources: tuple[str, ...], *, up_to: int) -> tuple[int, str]:
         """The source with the fewest accounts, and how many; `up_to` + 1 stands for all that is more."""
-        sizes = (await self.execute(statements.sizes(self.shape, sources), up_to + 1)).one()
+        (sizes,) = await self.execute(statements.sizes(self.shape, sources), up_to + 1)
         return min(zip(sizes, sources, strict=True))
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from usermgmt.groups.reach import held_groups, ids_of
 from usermgmt.roles.held import held_roles, names_of
+from usermgmt.storage.rows import Rows
 from usermgmt.storage.wanted import wanted, wanted_values
 from usermgmt.users.models import User
 
@@ -35,11 +35,10 @@ class ReadUser:
     version: int
 
 
-async def fetch_users(connection: AsyncConnection, user_ids: Sequence[UUID]) -> Mapping[UUID, ReadUser]:
+async def fetch_users(rows: Rows, user_ids: Sequence[UUID]) -> Mapping[UUID, ReadUser]:
     """Those of the accounts that exist and are not deleted."""
-    dialect = connection.dialect.name
-    values = wanted_values(dialect, ("id",), [(user_id,) for user_id in user_ids])
-    found = await connection.execute(_statement(dialect), values)
+    values = wanted_values(rows.dialect, ("id",), [(user_id,) for user_id in user_ids])
+    found = await rows.fetch(_statement(rows.dialect), values)
     read = [ReadUser(names_of(roles), ids_of(groups), *columns) for roles, groups, *columns in found]
     return {user.id: user for user in read}
 

@@ -160,8 +160,8 @@ async def list_users(
     estimate. SQLite, which has no statistics, is always asked for the exact count first.
     """
     filters = replace(filters, reach=caller.reach(Permission.USERS_READ))
-    async with runtime.database.read(may_lag=may_lag) as session:
-        users = await lists.list_page(session, filters, order=order, position=position, limit=limit)
+    async with runtime.database.read_rows(may_lag=may_lag) as rows:
+        users = await lists.list_page(rows, filters, order=order, position=position, limit=limit)
     found = page_of(users, position, limit, lambda user: (lists.sort_value(user, order), user.id))
     page = Page([UserView(user, user.roles, user.groups) for user in found.items], found.next, found.previous)
     if count is Count.NONE:

@@ -1,0 +1,107 @@
+"""Rows of the reads that happen most, as the database gives them: no objects, and on PostgreSQL nothing of what
+SQLAlchemy does around each execution, which is two thirds of the cost of a short statement. The statement is compiled
+once; the driver runs its text. Whoever listens to SQLAlchemy's events hears of these statements like of all others.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import asyncpg
+from sqlalchemy import Dialect, Select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.compiler import SQLCompiler
+
+STATEMENTS = 1_024
+
+
+class ConnectionCut(OSError):
+    """The connection ended under a statement that only read: it may be read again on another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A statement in the driver's words: its text, and the name or the constant of each of its arguments in order."""
+
+    text: str
+    names: tuple[str, ...]
+    constants: Mapping[str, Any]
+
+    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
+        """What the driver binds."""
+        return [values[name] if name in values else self.constants[name] for name in self.names]
+
+
+class Rows:
+    """A connection that gives rows."""
+
+    def __init__(self, connection: AsyncConnection, driver: "asyncpg.Connection | None") -> None:
+        """`driver` is the same connection without SQLAlchemy, where statements may be run past it."""
+        self.connection = connection
+        self._driver = driver
+
+    @property
+    def dialect(self) -> str:
+        """The name of the database: sqlite or postgresql."""
+        return self.connection.dialect.name
+
+    async def fetch(self, statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Any]:
+        """The rows of a statement that is kept by its caller, so that it is compiled once.
+
+        Raises what the driver raises, and `ConnectionCut`.
+        """
+        if self._driver is None:
+            return await self._execute(statement, values)
+        ready = _ready(statement, self.connection.dialect, *_literals(statement, self.connection.dialect, values))
+        if ready is None:
+            return await self._execute(statement, values)
+        return await self._run(self._driver, ready, values)
+
+    async def _execute(self, statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Any]:
+        found: Sequence[Any] = (await self.connection.execute(statement, values)).all()
+        return found
+
+    async def _run(self, driver: "asyncpg.Connection", ready: Ready, values: Mapping[str, Any]) -> Sequence[Any]:
+        arguments = ready.arguments(values)
+        sync = self.connection.sync_connection
+        assert sync is not None
+        told = (sync, None, ready.text, tuple(arguments), None, False)
+        sync.dispatch.before_cursor_execute(*told)
+        try:
+            found = await driver.fetch(ready.text, *arguments)
+        except BaseException as error:
+            if driver.is_closed():
+                await self.connection.invalidate()
+                raise ConnectionCut from error
+            if not isinstance(error, asyncpg.PostgresError):  # it may still be at work on what nobody waits for
+                await self.connection.invalidate()
+            raise
+        sync.dispatch.after_cursor_execute(*told)
+        return found
+
+
+@lru_cache(STATEMENTS)
+def _written(statement: Select[Any], dialect: Dialect) -> tuple[tuple[str, ...], bool]:
+    """The names of the values that are part of the text, and whether everything else is bound one by one."""
+    compiled = statement.compile(dialect=dialect)
+    assert isinstance(compiled, SQLCompiler)
+    literals = tuple(sorted(parameter.key for parameter in compiled.literal_execute_params))
+    return literals, compiled.post_compile_params <= compiled.literal_execute_params
+
+
+def _literals(statement: Select[Any], dialect: Dialect, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, values[name]) for name in _written(statement, dialect)[0] if name in values)
+
+
+@lru_cache(STATEMENTS)
+def _ready(statement: Select[Any], dialect: Dialect, *literals: tuple[str, Any]) -> Ready | None:
+    """The statement with these values in its text; None where a list of values makes another text each time."""
+    if not _written(statement, dialect)[1]:
+        return None
+    compiled = statement.compile(dialect=dialect)
+    assert isinstance(compiled, SQLCompiler)
+    given = dict.fromkeys(parameter.key for parameter in compiled.binds.values() if parameter.required)
+    state = compiled.construct_expanded_state({**given, **dict(literals)})
+    names = tuple(state.positiontup or ())
+    return Ready(state.statement, names, {name: state.parameters[name] for name in names if name not in given})
