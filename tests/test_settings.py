@@ -87,6 +87,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "database.url": "sqlite+aiosqlite:///data/usermgmt.db",
         "database.read_url": "",
         "database.pooler": "none",
+        "database.distributed": "false",
         "database.pool_size": "10",
         "database.pool_timeout": "2s",
         "database.statement_timeout": "5s",

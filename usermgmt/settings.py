@@ -205,6 +205,9 @@ class DatabaseSettings(Section):
     pooler: Literal["none", "transaction"] = Field(
         default="none", description="Whether a pooler such as pgbouncer shares connections between transactions."
     )
+    distributed: Switch = Field(
+        default=False, description="Whether PostgreSQL is a cluster with Citus (deploy/citus.sql), true or false."
+    )
     pool_size: Annotated[Whole, Between(1, 1000)] = Field(default=10, description="Most connections held, in number.")
     pool_timeout: Wait = Field(default=Duration.parse("2s"), description="Duration to wait for a free connection.")
     statement_timeout: Wait = Field(

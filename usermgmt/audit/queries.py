@@ -66,7 +66,7 @@ async def list_events(
 
 async def has_user(session: AsyncSession, user_id: UUID, reach: Reach) -> bool:
     """Whether an account exists and is within reach."""
-    found = select(exists().where(User.id == user_id, User.deleted_at.is_(None), is_within(User.id, reach)))
+    found = select(exists().where(User.id == user_id, User.deleted_at.is_(None), is_within(user_id, reach)))
     return bool((await session.execute(found)).scalar_one())
 
 

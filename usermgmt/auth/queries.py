@@ -13,7 +13,7 @@ from usermgmt.permissions import Rights
 from usermgmt.roles.held import held_grants, rights_of
 from usermgmt.sessions.models import Session
 from usermgmt.storage.rows import Rows
-from usermgmt.storage.wanted import wanted, wanted_values
+from usermgmt.storage.wanted import DISTRIBUTED, is_wanted, kind_of, wanted, wanted_values
 from usermgmt.users.models import Status, User
 
 
@@ -29,7 +29,8 @@ class LiveSession:
 
 async def fetch_live_sessions(rows: Rows, keys: Sequence[tuple[UUID, UUID]]) -> Mapping[tuple[UUID, UUID], LiveSession]:
     """Those of the sessions, named by user and session, that are not revoked and whose account may sign in."""
-    found = await rows.fetch(_statement(rows.dialect), wanted_values(rows.dialect, _KEY, keys))
+    kind = kind_of(rows.connection)
+    found = await rows.fetch(_statement(kind), wanted_values(kind, _KEY, keys))
     return {
         (user_id, session_id): LiveSession(username, authenticated_at, min(idle, absolute), rights_of(grants))
         for user_id, session_id, username, authenticated_at, idle, absolute, grants in found
@@ -40,19 +41,22 @@ _KEY = ("user_id", "session_id")
 
 
 @cache
-def _statement(dialect: str) -> Select[*tuple[Any, ...]]:
-    keys = wanted(dialect, *_KEY)
-    return (
-        select(
-            Session.user_id,
-            Session.id,
-            User.username,
-            Session.authenticated_at,
-            Session.idle_expires_at,
-            Session.expires_at,
-            held_grants(User.id),
-        )
-        .join(keys, (keys.c.user_id == Session.user_id) & (keys.c.session_id == Session.id))
-        .join(User, User.id == Session.user_id)
-        .where(Session.revoked_at.is_(None), User.status == Status.ACTIVE, User.deleted_at.is_(None))
+def _statement(kind: str) -> Select[*tuple[Any, ...]]:
+    is_spread = kind == DISTRIBUTED
+    found = select(
+        Session.user_id,
+        Session.id,
+        User.username,
+        Session.authenticated_at,
+        Session.idle_expires_at,
+        Session.expires_at,
+        held_grants(User.id, among="user_id" if is_spread else None),
+    )
+    if is_spread:  # each id with each user: ids are unique, so that no other session is found
+        found = found.where(is_wanted(Session.user_id, "user_id"), is_wanted(Session.id, "session_id"))
+    else:
+        keys = wanted(kind, *_KEY)
+        found = found.join(keys, (keys.c.user_id == Session.user_id) & (keys.c.session_id == Session.id))
+    return found.join(User, User.id == Session.user_id).where(
+        Session.revoked_at.is_(None), User.status == Status.ACTIVE, User.deleted_at.is_(None)
     )

@@ -111,7 +111,7 @@ async def list_group_ids(session: AsyncSession, user_ids: Sequence[UUID]) -> dic
 
 async def has_user(session: AsyncSession, user_id: UUID, reach: Reach) -> bool:
     """Whether the account exists, is not deleted, and is within reach."""
-    found = select(exists().where(User.id == user_id, User.deleted_at.is_(None), is_within(User.id, reach)))
+    found = select(exists().where(User.id == user_id, User.deleted_at.is_(None), is_within(user_id, reach)))
     return bool((await session.execute(found)).scalar_one())
 
 

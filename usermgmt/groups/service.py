@@ -118,12 +118,10 @@ async def delete_group(runtime: Runtime, caller: Caller, group_id: UUID) -> None
     """
     now = runtime.clock.now()
     async with runtime.database.begin() as session:
-        if await queries.find_group(session, group_id) is None:
-            raise GroupNotFound
-        await _refuse_exceeding(session, caller, group_id, [])
         name = await queries.delete_group(session, group_id)
         if name is None:
             raise GroupNotFound
+        await _refuse_exceeding(session, caller, group_id, [])  # after it, as a distributed database wants
         holders = await role_queries.delete_grants_over(session, group_id)
         await audit.record(
             session,

@@ -8,29 +8,37 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from usermgmt.permissions import CONFINABLE, EVERYTHING, Rights, known_permissions
 from usermgmt.roles.models import RoleGrant, RolePermission
+from usermgmt.storage.wanted import among_wanted
 
 ROW, PART = ",", " "  # neither is in the name of a role, a permission or a scope
 REMEMBERED = 4_096
 
 
-def held_grants(user_id: InstrumentedAttribute[UUID] | UUID) -> ScalarSelect[str | None]:
-    """Each grant of the account with each permission of its role, for `rights_of`; None where there is no grant."""
+def held_grants(user_id: InstrumentedAttribute[UUID] | UUID, *, among: str | None = None) -> ScalarSelect[str | None]:
+    """Each grant of the account with each permission of its role, for `rights_of`; None where there is no grant.
+
+    `among` names the wanted values that the account is one of, which a distributed database must be told again.
+    """
     permission = func.coalesce(RolePermission.permission, "")
     row: ColumnElement[str] = RoleGrant.scope + PART + RoleGrant.role + PART + permission
     return (
         select(func.aggregate_strings(row, ROW))
         .select_from(RoleGrant)
         .outerjoin(RolePermission, RolePermission.role == RoleGrant.role)
-        .where(RoleGrant.user_id == user_id)
+        .where(RoleGrant.user_id == user_id, *among_wanted(RoleGrant.user_id, among))
         .scalar_subquery()
     )
 
 
-def held_roles(user_id: InstrumentedAttribute[UUID]) -> ScalarSelect[str | None]:
+def held_roles(user_id: InstrumentedAttribute[UUID], *, among: str | None = None) -> ScalarSelect[str | None]:
     """The names of the roles that the account holds over everything, for `names_of`."""
     return (
         select(func.aggregate_strings(RoleGrant.role, ROW))
-        .where(RoleGrant.user_id == user_id, RoleGrant.scope == EVERYTHING)
+        .where(
+            RoleGrant.user_id == user_id,
+            RoleGrant.scope == EVERYTHING,
+            *among_wanted(RoleGrant.user_id, among),
+        )
         .scalar_subquery()
     )
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, exists, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, literal, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.permissions import ADMIN, CONFINABLE, EVERYTHING, Permission, Rights, known_permissions
@@ -96,11 +97,17 @@ async def replace_permissions(session: AsyncSession, name: str, permissions: Ite
 
 
 async def delete_role(session: AsyncSession, name: str) -> bool:
-    """Remove an own role that nobody holds; False when there is none such."""
-    held = exists().where(RoleGrant.role == name)
-    gone = await session.execute(
-        delete(Role).where(Role.name == name, Role.built_in.is_(False), ~held).returning(Role.name)
-    )
+    """Remove an own role that nobody holds; False when there is none such, and then the transaction is over.
+
+    That somebody holds it is for the foreign key to say: in a distributed database a table that is whole on every node
+    cannot be changed by what is in one that is spread.
+    """
+    try:
+        gone = await session.execute(
+            delete(Role).where(Role.name == name, Role.built_in.is_(False)).returning(Role.name)
+        )
+    except IntegrityError:
+        return False
     return gone.one_or_none() is not None
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from usermgmt.settings import DatabaseSettings
+from usermgmt.storage.wanted import DISTRIBUTED
 from usermgmt.telemetry import timing
 
 SQLITE_BUSY_MILLISECONDS = 5_000
@@ -35,6 +36,7 @@ def postgresql_engine(settings: DatabaseSettings, url: str, *, size: int) -> Asy
         pool_use_lifo=True,  # the connections that are used have the statements prepared
         json_deserializer=_read_document,
         hide_parameters=True,  # a fault is logged with its statement: a password's hash would be among the values
+        execution_options={DISTRIBUTED: settings.distributed},
         connect_args={
             "timeout": settings.connect_timeout.total_seconds(),
             "command_timeout": settings.statement_timeout.total_seconds() + 1,

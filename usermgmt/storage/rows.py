@@ -56,16 +56,19 @@ class Rows:
         ready = _ready(statement, self.connection.dialect, *_literals(statement, self.connection.dialect, values))
         if ready is None:
             return await self._execute(statement, values)
-        return await self._run(self._driver, ready, values)
+        return await self._run(self._driver, statement, ready, values)
 
     async def _execute(self, statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Any]:
         found: Sequence[Any] = (await self.connection.execute(statement, values)).all()
         return found
 
-    async def _run(self, driver: "asyncpg.Connection", ready: Ready, values: Mapping[str, Any]) -> Sequence[Any]:
+    async def _run(
+        self, driver: "asyncpg.Connection", statement: Select[Any], ready: Ready, values: Mapping[str, Any]
+    ) -> Sequence[Any]:
         arguments = ready.arguments(values)
         sync = self.connection.sync_connection
         assert sync is not None
+        sync.dispatch.before_execute(sync, statement, [values], {}, {})
         told = (sync, None, ready.text, tuple(arguments), None, False)
         sync.dispatch.before_cursor_execute(*told)
         try:

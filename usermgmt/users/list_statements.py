@@ -145,6 +145,11 @@ _SOURCES: Mapping[str, Source] = {
     "group": select(GroupMember.user_id).where(_IN_GROUP),
     "reach": union_all(select(GroupMember.user_id).where(_IN_REACH), select(User.id).where(User.id == _OWN)),
 }
+_JOINED: Mapping[str, ColumnElement[bool]] = {
+    "role": User.id.in_(_SOURCES["role"]),
+    "group": User.id.in_(_SOURCES["group"]),
+    "reach": or_(User.id == _OWN, User.id.in_(select(GroupMember.user_id).where(_IN_REACH))),
+}
 
 
 @lru_cache(SHAPES)
@@ -156,6 +161,22 @@ def walk(shape: Shape) -> Select[Any]:
     found = select(stretch).where(*_tests(stretch.c, shape.rest)).limit(_COUNT)
     # SQLite keeps the order of what it only tests; told to, it would read the whole stretch to sort what is sorted
     return _shown(found if shape.is_sqlite else _ordered(found, stretch.c, shape))
+
+
+@lru_cache(SHAPES)
+def straight(shape: Shape) -> Select[Any]:
+    """Up to `count` accounts in order, by one condition a filter: the form that a distributed database takes.
+
+    Every node walks or sorts its own part of it. Nothing bounds how much that is where no index has all filters.
+    """
+    joined = shape.given & set(_JOINED)
+    found = select(*(getattr(User, name) for name in _SHOWN), *_held(User)).where(
+        _PRESENT,
+        *_tests(User, shape.given - joined),
+        *(_JOINED[name] for name in sorted(joined)),
+        *_beyond(User, shape),
+    )
+    return _ordered(found, User, shape).limit(_COUNT)
 
 
 @lru_cache(SHAPES)
@@ -242,9 +263,14 @@ def _ordered(statement: Select[Any], row: Any, shape: Shape) -> Select[Any]:
 def _shown(found: Select[Any]) -> Select[Any]:
     """The accounts found, with their roles and groups, in whatever order."""
     row = found.subquery().c
+    return select(*(row[name] for name in _SHOWN), *_held(row))
+
+
+def _held(row: Any) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """The roles over everything and the groups of the account in a row."""
     # the scope is not a condition of the rows: for two conditions PostgreSQL 18 would skip through the holders' index
     names = func.aggregate_strings(RoleGrant.role, ",").filter(RoleGrant.scope == EVERYTHING)
     roles = select(names).where(RoleGrant.user_id == row.id)
     ids = func.aggregate_strings(cast(GroupMember.group_id, String), ",")
     groups = select(ids).where(GroupMember.user_id == row.id)
-    return select(*(row[name] for name in _SHOWN), roles.scalar_subquery(), groups.scalar_subquery())
+    return roles.scalar_subquery(), groups.scalar_subquery()

@@ -21,6 +21,7 @@ from usermgmt.permissions import EVERYONE, Reach
 from usermgmt.storage.explain import estimate_rows
 from usermgmt.storage.pages import Position
 from usermgmt.storage.rows import Rows
+from usermgmt.storage.wanted import is_distributed
 from usermgmt.users import list_statements as statements
 from usermgmt.users.list_statements import COUNT, ELSEWHERE, NAMES, STRETCH, Shape
 from usermgmt.users.models import Status
@@ -111,25 +112,9 @@ async def list_page(
 ) -> Sequence[FoundUser]:
     """Up to `limit` + 1 accounts from `position`."""
     asked = _Asked.of(rows, filters, order, position, limit)
-    shape = asked.shape
-    for name in NAMES:
-        if name in shape.given:  # one account has the name, or none
-            return await asked.rows(statements.gather(shape, name, is_bounded=True), FEW)
-    found = await asked.rows(statements.walk(shape), NEAR)
-    if len(found) > limit or not shape.rest:
-        return found
-    size, source = await asked.smallest(shape.sources, up_to=FEW)
-    if size <= FEW:
-        return await asked.rows(statements.gather(shape, source, is_bounded=True), FEW)
-    if shape.is_search and (await asked.smallest((ELSEWHERE,), up_to=FEW))[0] <= FEW:
-        inside = await asked.rows(statements.walk(shape.within()), FAR)
-        outside = await asked.rows(statements.gather(shape, ELSEWHERE, is_bounded=True), FEW)
-        return asked.ordered([*inside, *outside])[: limit + 1]
-    found = await asked.rows(statements.walk(shape), FAR)
-    if len(found) > limit or not await asked.execute(statements.walk_end(shape), FAR):
-        return found
-    _, source = await asked.smallest(shape.sources, up_to=MANY)
-    return await asked.rows(statements.gather(shape, source, is_bounded=False), FEW)
+    if is_distributed(rows.connection):
+        return await asked.rows(statements.straight(asked.shape), FEW)
+    return await asked.found(limit)
 
 
 def count_statement(filters: Filters) -> tuple[Select[Any], Mapping[str, Any]]:
@@ -175,6 +160,28 @@ class _Asked:
         )
         start = {"from_value": position.value, "from_id": position.row_id} if position is not None else {}
         return cls(source, shape, {**_values(filters), **start, COUNT: limit + 1})
+
+    async def found(self, limit: int) -> Sequence[FoundUser]:
+        """Up to `limit` + 1 accounts, from the stretches that hold the fewest others."""
+        shape = self.shape
+        for name in NAMES:
+            if name in shape.given:  # one account has the name, or none
+                return await self.rows(statements.gather(shape, name, is_bounded=True), FEW)
+        found = await self.rows(statements.walk(shape), NEAR)
+        if len(found) > limit or not shape.rest:
+            return found
+        size, source = await self.smallest(shape.sources, up_to=FEW)
+        if size <= FEW:
+            return await self.rows(statements.gather(shape, source, is_bounded=True), FEW)
+        if shape.is_search and (await self.smallest((ELSEWHERE,), up_to=FEW))[0] <= FEW:
+            inside = await self.rows(statements.walk(shape.within()), FAR)
+            outside = await self.rows(statements.gather(shape, ELSEWHERE, is_bounded=True), FEW)
+            return self.ordered([*inside, *outside])[: limit + 1]
+        found = await self.rows(statements.walk(shape), FAR)
+        if len(found) > limit or not await self.execute(statements.walk_end(shape), FAR):
+            return found
+        _, source = await self.smallest(shape.sources, up_to=MANY)
+        return await self.rows(statements.gather(shape, source, is_bounded=False), FEW)
 
     async def execute(self, statement: Select[Any], stretch: int) -> Sequence[Sequence[Any]]:
         """What a statement of this list finds; `stretch` bounds what it reads."""

@@ -43,7 +43,7 @@ async def list_password_hashes(session: AsyncSession, ids: Sequence[UUID]) -> di
 
 async def find_user(session: AsyncSession, user_id: UUID, reach: Reach = EVERYONE) -> User | None:
     """One account, if it is within reach."""
-    statement = select(User).where(User.id == user_id, User.deleted_at.is_(None), is_within(User.id, reach))
+    statement = select(User).where(User.id == user_id, User.deleted_at.is_(None), is_within(user_id, reach))
     return (await session.scalars(statement)).one_or_none()
 
 
@@ -51,7 +51,7 @@ async def find_user_for_update(session: AsyncSession, user_id: UUID, reach: Reac
     """One account within reach, deleted ones included, held until the transaction ends so that nothing changes it
     meanwhile.
     """
-    held = select(User).where(User.id == user_id, is_within(User.id, reach)).with_for_update(key_share=True)
+    held = select(User).where(User.id == user_id, is_within(user_id, reach)).with_for_update(key_share=True)
     return (await session.scalars(held.execution_options(populate_existing=True))).one_or_none()
 
 

@@ -7,12 +7,12 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import ScalarSelect, Select, select
 
 from usermgmt.groups.reach import held_groups, ids_of
 from usermgmt.roles.held import held_roles, names_of
 from usermgmt.storage.rows import Rows
-from usermgmt.storage.wanted import wanted, wanted_values
+from usermgmt.storage.wanted import DISTRIBUTED, is_wanted, kind_of, wanted, wanted_values
 from usermgmt.users.models import User
 
 
@@ -37,31 +37,35 @@ class ReadUser:
 
 async def fetch_users(rows: Rows, user_ids: Sequence[UUID]) -> Mapping[UUID, ReadUser]:
     """Those of the accounts that exist and are not deleted."""
-    values = wanted_values(rows.dialect, ("id",), [(user_id,) for user_id in user_ids])
-    found = await rows.fetch(_statement(rows.dialect), values)
+    kind = kind_of(rows.connection)
+    values = wanted_values(kind, ("id",), [(user_id,) for user_id in user_ids])
+    found = await rows.fetch(_statement(kind), values)
     read = [ReadUser(names_of(roles), ids_of(groups), *columns) for roles, groups, *columns in found]
     return {user.id: user for user in read}
 
 
 @cache
-def _statement(dialect: str) -> Select[*tuple[Any, ...]]:
-    keys = wanted(dialect, "id")
-    return (
-        select(
-            held_roles(User.id),
-            held_groups(User.id),
-            User.id,
-            User.username,
-            User.email,
-            User.display_name,
-            User.status,
-            User.attributes,
-            User.email_verified_at,
-            User.created_at,
-            User.updated_at,
-            User.last_login_at,
-            User.version,
-        )
-        .join(keys, keys.c.id == User.id)
-        .where(User.deleted_at.is_(None))
-    )
+def _statement(kind: str) -> Select[*tuple[Any, ...]]:
+    if kind == DISTRIBUTED:
+        found = _found(held_roles(User.id, among="id"), held_groups(User.id, among="id"))
+        return found.where(is_wanted(User.id, "id"))
+    keys = wanted(kind, "id")
+    return _found(held_roles(User.id), held_groups(User.id)).join(keys, keys.c.id == User.id)
+
+
+def _found(roles: ScalarSelect[str | None], groups: ScalarSelect[str | None]) -> Select[*tuple[Any, ...]]:
+    return select(
+        roles,
+        groups,
+        User.id,
+        User.username,
+        User.email,
+        User.display_name,
+        User.status,
+        User.attributes,
+        User.email_verified_at,
+        User.created_at,
+        User.updated_at,
+        User.last_login_at,
+        User.version,
+    ).where(User.deleted_at.is_(None))

@@ -157,7 +157,8 @@ async def list_users(
     """A page of the accounts that `users:read` reaches; with `may_lag` as a replica sees them, where there is one.
 
     They are counted exactly if that is asked for and does not take longer than `database.count_timeout`, else by an
-    estimate. SQLite, which has no statistics, is always asked for the exact count first.
+    estimate. SQLite and a distributed database, which have no statistics, are always asked for the exact count first;
+    the latter is not counted at all when that takes too long.
     """
     filters = replace(filters, reach=caller.reach(Permission.USERS_READ))
     async with runtime.database.read_rows(may_lag=may_lag) as rows:
@@ -194,11 +195,14 @@ async def stream_users(
 async def _counted(runtime: Runtime, filters: Filters, page: Page[UserView], count: Count) -> UserPage:
     """The page with the number of all. After it, so that a count never holds the page's connection."""
     settings = runtime.settings.database
-    if count is Count.EXACT or runtime.database.is_sqlite:
+    has_statistics = not runtime.database.is_sqlite and not settings.distributed
+    if count is Count.EXACT or not has_statistics:
         patience = min(settings.count_timeout, settings.statement_timeout)
         counted = await find_within(runtime.database, *lists.count_statement(filters), patience=patience)
         if counted is not None:
             return UserPage(page, counted)
+    if settings.distributed:  # the node that is asked has none of the rows, and knows of no number
+        return UserPage(page)
     async with runtime.database.read() as session:
         return UserPage(page, await lists.estimate_users(session, filters), is_count_exact=False)
 
