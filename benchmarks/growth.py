@@ -26,6 +26,7 @@ from tests.servers import SETTINGS, PostgreSQL
 TICK = os.sysconf("SC_CLK_TCK")
 PEOPLE = 200  # as many accounts take turns, from all over the table
 PAGES = 20
+QUIET = {"passwords__bcrypt_cost": "4", "audit__seal_interval": "1h"}  # nothing seals the made events meanwhile
 MIB = 1024 * 1024
 TABLES = ("users", "login_names", "role_grants", "sessions", "audit_events")
 
@@ -102,7 +103,7 @@ def main() -> None:
 
 
 def _measure(postgresql: PostgreSQL, size: int, options: argparse.Namespace) -> None:
-    environ = environment(postgresql.create("growth").replace("+asyncpg", ""), passwords__bcrypt_cost="4")
+    environ = environment(postgresql.create("growth").replace("+asyncpg", ""), **QUIET)
     started = time.perf_counter()
     for words in (
         ("db", "upgrade"),
