@@ -183,6 +183,7 @@ def settings_for(database_url: str, **flags: Any) -> Settings:
             "passwords.hash_nice": 0,
             "passwords.hash_queue": "60s",
             "database.pool_timeout": "20s",
+            "audit.seal_interval": "1h",
             "limits.enabled": False,
             "server.fast_path": os.environ.get("FAST_PATH", "true"),
             **{f"throttle.{name}": "1000000/15m" for name in ("account", "network", "session", "refresh")},

@@ -41,6 +41,7 @@ class Recorder:
         self._stranger = stranger
         self.noted: list[Noted] = []
         self.during = ""
+        self._next: Any = None
         self._fanned: dict[int, str] = {}  # connections whose transaction asked every node, and what it asked
 
     def note(
@@ -50,7 +51,7 @@ class Recorder:
         query = _asked_by(_frames()) or self._stranger
         if query is None:
             return
-        statement = getattr(context.compiled, "statement", None)
+        statement = getattr(context.compiled, "statement", None) if context is not None else self._next
         statement = getattr(statement, "statement", statement)  # EXPLAIN of another
         if statement is None:
             reached = Reached(refusals=text_refusals(text))
@@ -58,6 +59,10 @@ class Recorder:
             reached = reach_of(statement, text)
             self._check_order(connection, query, reached)
         self.noted.append(Noted(self.during, query, text, reached))
+
+    def expect(self, _connection: Connection, statement: Any, *_: Any) -> None:
+        """Note what is about to run: the driver runs some statements without a context that knows it."""
+        self._next = statement
 
     def _check_order(self, connection: Connection, query: str, reached: Reached) -> None:
         """A table that is whole on every node cannot be changed in a transaction that asked every node before."""
@@ -76,12 +81,14 @@ class Recorder:
     @contextmanager
     def listening(self) -> Iterator["Recorder"]:
         """Note everything during the block."""
+        event.listen(Engine, "before_execute", self.expect)
         event.listen(Engine, "before_cursor_execute", self.note)
         event.listen(Engine, "commit", self.end)
         event.listen(Engine, "rollback", self.end)
         try:
             yield self
         finally:
+            event.remove(Engine, "before_execute", self.expect)
             event.remove(Engine, "before_cursor_execute", self.note)
             event.remove(Engine, "commit", self.end)
             event.remove(Engine, "rollback", self.end)

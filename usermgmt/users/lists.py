@@ -21,7 +21,7 @@ from usermgmt.permissions import EVERYONE, Reach
 from usermgmt.storage.explain import estimate_rows
 from usermgmt.storage.pages import Position
 from usermgmt.storage.rows import Rows
-from usermgmt.storage.wanted import is_distributed
+from usermgmt.storage.wanted import DISTRIBUTED, kind_of
 from usermgmt.users import list_statements as statements
 from usermgmt.users.list_statements import COUNT, ELSEWHERE, NAMES, STRETCH, Shape
 from usermgmt.users.models import Status
@@ -112,7 +112,7 @@ async def list_page(
 ) -> Sequence[FoundUser]:
     """Up to `limit` + 1 accounts from `position`."""
     asked = _Asked.of(rows, filters, order, position, limit)
-    if is_distributed(rows.connection):
+    if kind_of(rows.connection) == DISTRIBUTED:
         return await asked.rows(statements.straight(asked.shape), FEW)
     return await asked.found(limit)
 
