@@ -121,11 +121,14 @@ cli.add_command(
 )
 cli.add_command(
     _group(
-        "Bring the database to the schema of this release.",
+        "Migrate the database, back it up, move it.",
         upgrade=("db_commands:upgrade", "Apply the migrations that are pending."),
         downgrade=("db_commands:downgrade", "Undo migrations."),
         current=("db_commands:current", "Print the revision of the database."),
         check=("db_commands:check", "Tell by the exit code whether the schema is current."),
+        backup=("backup_commands:backup", "Write the whole database to a file."),
+        restore=("backup_commands:restore", "Put a backup into the database."),
+        copy=("copy_command:copy", "Move everything to another database: SQLite, PostgreSQL."),
     ),
     "db",
 )

@@ -34,7 +34,7 @@ def postgresql_engine(settings: DatabaseSettings, url: str, *, size: int) -> Asy
         max_overflow=0,
         pool_timeout=settings.pool_timeout.total_seconds(),
         pool_use_lifo=True,  # the connections that are used have the statements prepared
-        json_deserializer=_read_document,
+        json_deserializer=read_document,
         hide_parameters=True,  # a fault is logged with its statement: a password's hash would be among the values
         execution_options={DISTRIBUTED: settings.distributed},
         connect_args={
@@ -134,7 +134,8 @@ def _whole_number(digits: str) -> int | float:
 _decode = json.JSONDecoder(parse_int=_whole_number).decode
 
 
-def _read_document(text: str) -> Any:  # a JSON document
+def read_document(text: str) -> Any:  # a JSON document
+    """A document as it was given before PostgreSQL wrote its numbers anew."""
     return {} if text == "{}" else _decode(text)
 
 
