@@ -1,7 +1,7 @@
 """Groups, and the network of a session
 
 Why: a role can be held over one group of accounts; a sign-in from a network that is new to the account is told.
-Locks: sessions, ACCESS EXCLUSIVE for an instant, then SHARE while its new index is built.
+Locks: sessions, ACCESS EXCLUSIVE until its new index is built; users, SHARE ROW EXCLUSIVE as long.
 That takes about a second per million rows. Old releases leave the new column empty.
 """
 

@@ -126,6 +126,7 @@ cli.add_command(
         downgrade=("db_commands:downgrade", "Undo migrations."),
         current=("db_commands:current", "Print the revision of the database."),
         check=("db_commands:check", "Tell by the exit code whether the schema is current."),
+        plan=("plan_command:plan", "Tell what migrations would lock, and for how long."),
         backup=("backup_commands:backup", "Write the whole database to a file."),
         restore=("backup_commands:restore", "Put a backup into the database."),
         copy=("copy_command:copy", "Move everything to another database: SQLite, PostgreSQL."),
