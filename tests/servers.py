@@ -39,9 +39,9 @@ class PostgreSQL:
         self._data = self._folder / "data"
         self._run("initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-sync", "-U", "postgres")
 
-    def start(self) -> None:
-        """Start, and wait until it answers."""
-        options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+    def start(self, **settings: str) -> None:
+        """Start, and wait until it answers; with these settings in the place of those of tests."""
+        options = " ".join(f"-c {name}={value}" for name, value in {**SETTINGS, **settings}.items())
         self._run(
             "pg_ctl",
             "--wait",

@@ -207,7 +207,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     # one place each for what must be right
     "bcrypt": ("security.hashing", "security.foreign_hashes", "operator.calibrate_command",),
     "jwt": ("security.*",),
-    "cryptography": ("security.*",),
+    "cryptography": ("security.*", "operator.doctor_network_checks"),  # there it reads certificates
     "precis_i18n": ("security.names",),
     "email_validator": ("security.names",),
     "uuid_utils": ("identifiers",),

@@ -95,6 +95,7 @@ cli = CommandLine(
         "serve": Lazy("usermgmt.operator.serve:serve", "Run the server; --dev for a first look."),
         "seed": Lazy("usermgmt.operator.seed_command:seed", "Make many accounts for load tests."),
         "healthcheck": Lazy("usermgmt.operator.healthcheck:healthcheck", "Ask a running server whether it is ready."),
+        "doctor": Lazy("usermgmt.operator.doctor_command:doctor", "Find what is wrong or risky, and how to mend it."),
         "explain": Lazy("usermgmt.operator.explain_command:explain", "Tell why somebody may do something, or may not."),
         "verify-deployment": Lazy(
             "usermgmt.operator.verify_deployment_command:verify_deployment",

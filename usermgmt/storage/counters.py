@@ -257,6 +257,19 @@ def client_url(url: str) -> str:
     return f"{SCHEMES[scheme]}{separator}{rest}"
 
 
+async def ping(url: str, patience: timedelta) -> float:
+    """How many seconds a Valkey takes to count once. Raises whatever the client library raises, and `TimeoutError`."""
+    store = ValkeyStore(url, patience)
+    look = _Ask(KEY_PREFIX + "look", 1_000_000, 1.0, asyncio.get_running_loop().create_future())
+    try:
+        await store._call([look])  # the first one connects
+        started = time.perf_counter()
+        await store._call([look])
+        return time.perf_counter() - started
+    finally:
+        await store.close()
+
+
 def build_store(url: str, timeout: timedelta) -> BudgetStore:
     """The counters that the settings ask for."""
     return ValkeyStore(url, timeout) if url else MemoryStore()
