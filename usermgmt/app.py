@@ -1,6 +1,6 @@
 """The application: its pipeline in order, its blueprints, and the checks that it does not start without."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 from quart import Quart
 
@@ -24,6 +24,7 @@ from usermgmt.http import (
     management,
     openapi,
     pipeline,
+    plugins,
     problems,
     uploads,
 )
@@ -68,7 +69,8 @@ class MarksMissing(RuntimeError):
 def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
     """Build the application. Nothing is connected before it starts serving.
 
-    Raises `MarksMissing` when a route lacks its access mark or its budget.
+    Raises `MarksMissing` when a route lacks its access mark or its budget, `PluginRefused` when a plugin cannot be
+    served.
     """
     app = Application("usermgmt", static_folder=None)
     app.extensions[context.EXTENSION] = runtime or build_runtime(settings)
@@ -83,7 +85,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
         app.register_blueprint(blueprint)
     if settings.metrics.enabled:
         app.register_blueprint(metrics_routes)
-    _bind_views(app, settings)
+    owners = plugins.install(app, settings.plugins.blueprints)
+    _bind_views(app, settings, owners)
     uploads.install(app, _upload_paths(app), settings.server.max_upload_bytes)
     openapi.install(app)
     problems.install(app)
@@ -107,13 +110,13 @@ def _install_pipeline(app: Quart, settings: Settings) -> None:
     app.after_request(pipeline.record_refusals(audit.record_refusal))
 
 
-def _bind_views(app: Quart, settings: Settings) -> None:
+def _bind_views(app: Quart, settings: Settings, owners: Mapping[str, str]) -> None:
     """Check each route's marks, then put the reading of bodies and queries before its handler."""
     unmarked = []
     for endpoint, view in app.view_functions.items():
         marks = marks_of(view)
         if marks.access is None or marks.budget is None:
-            unmarked.append(endpoint)
+            unmarked.append(f"{endpoint} (of {owners[endpoint]})" if endpoint in owners else endpoint)
             continue
         bound = binding.bound(view)
         budgets.declare(bound, marks.budget, settings)

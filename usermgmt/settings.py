@@ -54,6 +54,7 @@ _VALKEY_URL = re.compile(
     r"(?:valkeys?|rediss?)://(?:[^@/?#\s]*@)?(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?(?:/[0-9]*)?"
     r"(?:\?ssl_ca_certs=[^?#&\s]+)?|unix://(?:[^@/?#\s]*@)?/[^?#\s]+(?:\?db=[0-9]+)?"
 )
+_PLUGIN_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _IMPLIED_PORT = re.compile(r"http://.*:80|https://.*:443")
 _SHORTEST, _LONGEST = Duration.parse("1ms"), Duration.parse("3650d")
 
@@ -109,11 +110,18 @@ def _lowered(written: object) -> object:
     return written.lower() if isinstance(written, str) else written
 
 
+def _plugin_path(text: str) -> str:
+    if not _PLUGIN_PATH.fullmatch(text):
+        raise ValueError("must be an import path such as package.module:blueprint")
+    return text
+
+
 Whole = Annotated[int, BeforeValidator(read_whole)]
 Switch = Annotated[bool, BeforeValidator(read_switch)]
 CorsOrigin = Annotated[str, AfterValidator(_cors_origin)]
 Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lowered)]
 Text = Annotated[str, AfterValidator(_filled)]
+PluginPath = Annotated[str, AfterValidator(_plugin_path)]
 ProxyNetwork = Annotated[str, AfterValidator(_network)]
 Pause = Annotated[Duration, Between(Duration(0), Duration.parse("1h"))]
 Wait = Annotated[Duration, Between(_SHORTEST, Duration.parse("1h"))]
@@ -433,6 +441,14 @@ class DocsSettings(Section):
     enabled: Switch = Field(default=False, description="Whether the page is served, true or false.")
 
 
+class PluginsSettings(Section):
+    """Further routes, from packages that are installed beside this one."""
+
+    blueprints: Annotated[tuple[PluginPath, ...], BeforeValidator(read_list)] = Field(
+        default=(), description="Import paths of blueprints, package.module:attribute each; they obey the same marks."
+    )
+
+
 class Settings(Section):
     """All settings of a process."""
 
@@ -453,6 +469,7 @@ class Settings(Section):
     logs: LogsSettings = LogsSettings()
     metrics: MetricsSettings = MetricsSettings()
     docs: DocsSettings = DocsSettings()
+    plugins: PluginsSettings = PluginsSettings()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

@@ -3,12 +3,14 @@
 from collections.abc import Awaitable, Callable
 from datetime import UTC, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from tests.conftest import settings_for
 from tests.people import PASSWORD, Person, Server
 from usermgmt.audit import seals
+from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event
 from usermgmt.audit.models import AuditEvent
 from usermgmt.imports import service as imports
@@ -166,6 +168,18 @@ async def adopt(stage: Stage) -> None:
     await alone.runtime.close()
 
 
+async def act_as_a_plugin(stage: Stage) -> None:
+    async with stage.server.runtime.database.begin() as session:
+        await audit.record(
+            session,
+            Event.EXTENSION_ACTED,
+            caller=OPERATOR,
+            at=stage.server.clock.now(),
+            user_id=UUID(stage.ada.id),
+            details={"action": "note.written"},
+        )
+
+
 ADMIN, ADA, NOBODY, BY_OPERATOR = "root", "ada", None, "operator"
 
 # event: (what causes it, who did it, to what kind of thing, was it a success)
@@ -209,6 +223,7 @@ VOCABULARY: dict[Event, tuple[Act, str | None, str, bool]] = {
     Event.IP_RULE_DELETED: (keep_a_rule, ADMIN, "ip_rule", True),
     Event.IP_RULES_SUSPENDED: (suspend_the_rules, BY_OPERATOR, "ip_rules", True),
     Event.AUDIT_PRUNED: (prune, BY_OPERATOR, "audit", True),
+    Event.EXTENSION_ACTED: (act_as_a_plugin, BY_OPERATOR, "user", True),
     Event.AUDIT_ADOPTED: (adopt, BY_OPERATOR, "audit", True),
     Event.SIGNING_KEY_CREATED: (keep_keys, BY_OPERATOR, "signing_key", True),
     Event.SIGNING_KEY_RETIRED: (keep_keys, BY_OPERATOR, "signing_key", True),

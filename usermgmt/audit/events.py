@@ -48,6 +48,7 @@ class Event(StrEnum):
     AUDIT_ADOPTED = "audit.adopted"
     SIGNING_KEY_CREATED = "signing_key.created"
     SIGNING_KEY_RETIRED = "signing_key.retired"
+    EXTENSION_ACTED = "extension.acted"  # whatever a plugin recorded; its details say what
 
 
 class Outcome(StrEnum):

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from quart import Quart, current_app
 from quart_schema import Info, QuartSchema, Tag
 from quart_schema.openapi import OpenAPIProvider
-from werkzeug.routing import Rule
+from werkzeug.routing import BaseConverter, Rule
 
 from usermgmt import __version__
 from usermgmt.errors import (
@@ -41,6 +41,7 @@ from usermgmt.errors import (
 from usermgmt.http import examples
 from usermgmt.http.access import Answered, Budget, Marks, View, Who, marks_of
 from usermgmt.http.binding import Inputs, TookTooLong, inputs_of
+from usermgmt.http.converters import Id, RoleName, UserRef
 from usermgmt.http.management import METRICS
 from usermgmt.http.problems import MEDIA_TYPE, Problem
 
@@ -84,7 +85,12 @@ REQUEST_HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
         {"type": "string", "format": "idempotency-key", "minLength": 1, "maxLength": 255},
     ),
 }
-_CONVERTER = re.compile(r"<(?:[a-z_]+:)?([a-z_]+)>")
+PARAMETERS: Mapping[type[BaseConverter], str] = {
+    UserRef: "The id of a user, or `me`.",
+    Id: "An id.",
+    RoleName: "The name of a role.",
+}
+_CONVERTER = re.compile(r"<(?:[^<>]*:)?([A-Za-z_][A-Za-z0-9_]*)>")
 
 
 def install(app: Quart) -> None:
@@ -138,9 +144,9 @@ class Provider(OpenAPIProvider):
         """The operations of a route, and the schemas they name."""
         view = self._app.view_functions[rule.endpoint]
         components: dict[str, Any] = {}
-        operation = self._operation(rule, view, components)
-        method = next(iter((rule.methods or set()) - {"HEAD", "OPTIONS"})).lower()
-        return {_CONVERTER.sub(r"{\1}", rule.rule): {method: operation}}, components
+        methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
+        operations = {method.lower(): self._operation(rule, view, components) for method in methods}
+        return {_CONVERTER.sub(r"{\1}", rule.rule): operations}, components
 
     def _operation(self, rule: Rule, view: View, components: dict[str, Any]) -> dict[str, Any]:
         marks, inputs = marks_of(view), inputs_of(view)
@@ -150,7 +156,7 @@ class Provider(OpenAPIProvider):
             "tags": [rule.endpoint.partition(".")[0]],
             "summary": summary.rstrip("."),
             "parameters": [
-                *(_path_parameter(name, converter.regex) for name, converter in rule._converters.items()),
+                *(_path_parameter(name, converter) for name, converter in rule._converters.items()),
                 *_query_parameters(inputs.query, components),
                 *(_request_header(name) for name in marks.headers),
             ],
@@ -268,10 +274,11 @@ def _header(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/headers/{name}"}
 
 
-def _path_parameter(name: str, pattern: str) -> dict[str, Any]:
-    schema = {"type": "string", "pattern": f"^(?:{pattern})$"}
-    text = "The id of a user, or `me`." if name == "user_id" else "The name of a role."
-    return {"name": name, "in": "path", "required": True, "description": text, "schema": schema}
+def _path_parameter(name: str, converter: BaseConverter) -> dict[str, Any]:
+    schema = {"type": "string", "pattern": f"^(?:{converter.regex})$"}
+    parameter: dict[str, Any] = {"name": name, "in": "path", "required": True, "schema": schema}
+    text = PARAMETERS.get(type(converter))
+    return {**parameter, "description": text} if text is not None else parameter
 
 
 def _request_header(name: str) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def faults_told() -> Iterator[None]:
 
 def schema_reason(state: SchemaState) -> Reason | None:
     """Why a server of this release cannot work on such a schema, or None."""
-    if state.is_current:
+    if state.is_fit:
         return None
     if state.current is None:
         return Reason("has no schema yet; run `usermgmt db upgrade`, or start with --migrate", "database")

@@ -41,6 +41,11 @@ async def schema_is_current(installation: Installation) -> AsyncIterator[Finding
     assert state is not None
     if state.is_current:
         yield ok(f"The schema is that of this release ({state.head}).")
+    elif state.is_newer_and_fit:
+        yield note(
+            f"A newer release migrated to {state.current}; this one ({state.head}) works on it for the time being.",
+            "Bring every instance to the newer release.",
+        )
     elif state.current is None:
         told = f"The database has no schema yet; this release needs {state.head}."
         yield note(told, "The next start brings it.") if settings.migrate else error(told, "usermgmt db upgrade")

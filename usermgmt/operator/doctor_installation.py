@@ -29,7 +29,7 @@ class Needs(Enum):
     SQLITE_FILE = "a SQLite file"
     DATABASE = "the database"
     POSTGRESQL = "a PostgreSQL database"
-    SCHEMA = "a schema that is current"
+    SCHEMA = "a schema that this release works on"
 
 
 class NotChecked(Exception):
@@ -73,8 +73,8 @@ class Installation:
             return
         if self.away:
             raise NotChecked(self.away)
-        if needs is Needs.SCHEMA and not (self.schema is not None and self.schema.is_current):
-            raise NotChecked("the schema is not that of this release")
+        if needs is Needs.SCHEMA and not (self.schema is not None and self.schema.is_fit):
+            raise NotChecked("this release does not work on such a schema")
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:

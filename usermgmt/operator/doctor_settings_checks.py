@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from usermgmt.operator.doctor_findings import Checklist, Finding, Severity, counted, error, note, ok, warning
 from usermgmt.operator.doctor_installation import Installation
+from usermgmt.operator.startup import plugin_reasons
 from usermgmt.settings import Settings, declared_fields
 from usermgmt.settings_report import SHORTEST_KEY
 from usermgmt.settings_sources import SettingsProblem
@@ -39,6 +40,16 @@ async def settings_are_valid(installation: Installation) -> AsyncIterator[Findin
         used = f"with {installation.config}" if installation.config.exists() else "without a settings file"
         mode = ", those of development mode" if installation.is_development else ""
         yield ok(f"Nothing is wrong with the settings ({used}{mode}).")
+
+
+@check("settings.plugins")
+async def plugins_can_be_served(installation: Installation) -> AsyncIterator[Finding]:
+    """Every plugin can be imported, and obeys what it must."""
+    reasons = plugin_reasons(installation.settings)
+    for reason in reasons:
+        yield error(str(reason), "Install or mend the plugin, or take it out of plugins.blueprints.")
+    if not reasons:
+        yield ok(f"{counted(len(installation.settings.plugins.blueprints), 'plugin')}.")
 
 
 @check("settings.secret")

@@ -5,6 +5,7 @@ lets one migrate while the other waits and then finds nothing to do.
 """
 
 import asyncio
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -32,6 +33,9 @@ LOCK_PAUSE_SECONDS = 0.1
 SQLITE_WAIT_SECONDS = 60
 SQLITE_PAUSE_SECONDS = 0.05
 
+_NUMBERS = re.compile(r"(?P<number>[0-9]{4})(?:_from_(?P<oldest>[0-9]{4}))?")
+"""A revision: its number, and the oldest whose release's code runs on it. Without that, only its own release's does."""
+
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
@@ -44,6 +48,19 @@ class SchemaState:
     def is_current(self) -> bool:
         """Whether nothing has to be migrated."""
         return self.current == self.head
+
+    @property
+    def is_newer_and_fit(self) -> bool:
+        """Whether a newer release migrated, and says in the revision's name that code of this one runs on it."""
+        newer, mine = _NUMBERS.fullmatch(self.current or ""), _NUMBERS.fullmatch(self.head)
+        if newer is None or mine is None or newer["oldest"] is None:
+            return False
+        return int(newer["oldest"]) <= int(mine["number"]) < int(newer["number"])
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether this release works on it."""
+        return self.is_current or self.is_newer_and_fit
 
 
 def scripts() -> Path:

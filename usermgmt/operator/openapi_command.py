@@ -4,11 +4,11 @@ import secrets
 
 import click
 
-from usermgmt.app import create_app
 from usermgmt.http.documentation import openapi_document
 from usermgmt.operator.configuration import operator_settings
 from usermgmt.operator.console import Console
 from usermgmt.operator.grammar import command, pass_console
+from usermgmt.operator.startup import built
 
 
 @command()
@@ -16,5 +16,5 @@ from usermgmt.operator.grammar import command, pass_console
 def openapi(console: Console) -> None:
     """Print the OpenAPI document of the API, as JSON."""
     nothing_kept = {"secret.keys": secrets.token_urlsafe(48), "database.url": "sqlite+aiosqlite:///:memory:"}
-    app = create_app(operator_settings(console, flags=nothing_kept))
+    app = built(operator_settings(console, flags=nothing_kept))
     click.echo(openapi_document(app).decode())

@@ -14,7 +14,6 @@ import click
 import structlog
 
 from usermgmt import __version__
-from usermgmt.app import MarksMissing, create_app
 from usermgmt.operator import server as serving
 from usermgmt.operator import service_manager
 from usermgmt.operator.addresses import local_url
@@ -22,7 +21,7 @@ from usermgmt.operator.configuration import production_settings, reason_of, unfi
 from usermgmt.operator.console import Console, Reason
 from usermgmt.operator.development import Banner, development_settings
 from usermgmt.operator.grammar import command, pass_console
-from usermgmt.operator.startup import Prepared, prepare, refuse_unfit
+from usermgmt.operator.startup import Prepared, built, plugin_reasons, prepare, refuse_unfit
 from usermgmt.operator.supervisor import Supervisor
 from usermgmt.permissions import ADMIN
 from usermgmt.security.principal import OPERATOR
@@ -155,10 +154,7 @@ async def _serve(start: Start, settings: Settings) -> None:
 
 async def _serve_prepared(start: Start, prepared: Prepared, sockets: Sequence[socket], ending: serving.Ending) -> None:
     settings = prepared.runtime.settings
-    try:
-        app = create_app(settings, prepared.runtime)
-    except MarksMissing as error:
-        raise unfit([Reason(str(error))]) from None
+    app = built(settings, prepared.runtime)
     serving.listen(sockets)
     port: int = sockets[0].getsockname()[1]
     await _greet(start, prepared, local_url(settings.server.host, port, is_tls=settings.server.is_tls))
@@ -182,8 +178,8 @@ def _development_settings(start: Start) -> Settings:
         settings = development_settings(start.flags, start.console.config)
     except SettingsError as error:
         raise unusable(error.problems) from None
-    if problems := common_problems(settings):
-        raise unfit(map(reason_of, problems))
+    if reasons := [*map(reason_of, common_problems(settings)), *plugin_reasons(settings)]:
+        raise unfit(reasons)
     if settings.server.workers > 1:
         raise unfit([Reason("must be 1 with --dev", "server.workers")])
     return settings

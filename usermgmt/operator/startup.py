@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import structlog
 from quart import Quart
 
-from usermgmt.app import create_app
+from usermgmt.app import MarksMissing, create_app
 from usermgmt.errors import DatabaseUnavailable
+from usermgmt.http import plugins
+from usermgmt.http.plugins import PluginRefused
 from usermgmt.operator import migrations
 from usermgmt.operator.bootstrap import MadeAdmin, has_active_admin, make_configured_admin, make_generated_admin
 from usermgmt.operator.configuration import production_settings, unfit
@@ -21,6 +23,8 @@ from usermgmt.roles import queries as role_queries
 from usermgmt.runtime import Runtime, build_runtime
 from usermgmt.settings import Settings
 from usermgmt.telemetry.logs import configure_logs
+
+PLUGINS = "plugins.blueprints"
 
 log = structlog.get_logger("usermgmt.start")
 
@@ -48,7 +52,9 @@ async def prepare(settings: Settings, *, is_development: bool = False) -> Prepar
 
 
 async def refuse_unfit(settings: Settings | None, found: list[Reason]) -> None:
-    """Refuse to start for these reasons and, if the database can be asked at once, for its schema too."""
+    """Refuse to start for these reasons, for plugins and, if the database can be asked at once, for its schema too."""
+    if settings is not None:
+        found = [*found, *plugin_reasons(settings)]
     if not found:
         return
     is_askable = settings is not None and not any(reason.where == "database.url" for reason in found)
@@ -69,11 +75,13 @@ def application() -> Quart:
     settings now, for its database when the server starts.
     """
     settings, reasons = production_settings()
+    if settings is not None:
+        reasons += plugin_reasons(settings)
     if settings is None or reasons:
         tell_refusal(unfit(reasons), is_json=False)
         sys.exit(Exit.CONFIGURATION)
     configure_logs(settings.logs)
-    app = create_app(settings)
+    app = built(settings)
 
     @app.before_serving
     async def check() -> None:
@@ -88,9 +96,38 @@ def application() -> Quart:
     return app
 
 
+def built(settings: Settings, runtime: Runtime | None = None) -> Quart:
+    """The application. Refused as configuration when a route or a plugin is not fit to be served."""
+    try:
+        return create_app(settings, runtime)
+    except MarksMissing as error:
+        raise unfit([Reason(str(error))]) from None
+    except PluginRefused as error:
+        raise unfit([Reason(str(error), PLUGINS)]) from None
+
+
+def plugin_reasons(settings: Settings) -> list[Reason]:
+    """Why plugins cannot be served: of each that cannot be imported, else the first that has another fault."""
+    reasons = []
+    for path in settings.plugins.blueprints:
+        try:
+            plugins.load(path)
+        except PluginRefused as error:
+            reasons.append(Reason(str(error), PLUGINS))
+    if not settings.plugins.blueprints or reasons or not settings.secret.keys:
+        return reasons
+    try:
+        built(settings)
+    except Refusal as refusal:
+        return refusal.reasons
+    return []
+
+
 async def _bring_schema(settings: Settings) -> None:
     state = await await_database(settings.database)
-    if settings.database.migrate:
+    if state.is_newer_and_fit:
+        log.warning("schema_of_a_newer_release", at=state.current, this_release=state.head)
+    elif settings.database.migrate:
         if not state.is_current:
             log.info("migrating", at=state.current, to=state.head)
         with faults_told():

@@ -14,11 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from usermgmt.app import create_app
 from usermgmt.operator import server
 from usermgmt.operator.configuration import production_settings
 from usermgmt.operator.console import Refusal, tell_refusal
-from usermgmt.operator.startup import prepare, refuse_unfit
+from usermgmt.operator.startup import built, prepare, refuse_unfit
 from usermgmt.telemetry.logs import configure_logs
 
 BEAT_SECONDS = 0.5
@@ -85,7 +84,7 @@ async def _work(task: Task) -> None:
     beating = asyncio.create_task(link.beat())
     prepared = await prepare(settings)
     try:
-        app = create_app(settings, prepared.runtime)
+        app = built(settings, prepared.runtime)
         sockets = [socket.socket(fileno=descriptor) for descriptor in task.sockets]
         await server.serve(app, prepared.runtime, sockets, ending, tell_ready=lambda: link.tell(READY))
     finally:
