@@ -146,6 +146,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "metrics.enabled": "false",
         "metrics.token": "(not set)",
         "docs.enabled": "false",
+        "plugins.blueprints": "",
     }
 
 

@@ -15,6 +15,7 @@ from usermgmt import extending
 from usermgmt.app import MarksMissing, create_app
 from usermgmt.http.openapi import document
 from usermgmt.http.plugins import PluginRefused
+from usermgmt.settings_sources import SettingsError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
 HANDLER = """
@@ -135,6 +136,14 @@ def test_a_plugin_that_cannot_be_served_is_refused(written: Callable[[str], str]
     with pytest.raises(PluginRefused, match=re.escape(reason)) as refusal:
         create_app(settings)
     assert str(refusal.value).startswith(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["notes", "notes.blueprint", "notes:", ":blueprint", "no tes:b", "a:b:c", "../a:b", "1:b"]
+)
+def test_what_is_no_import_path_is_told(path: str) -> None:
+    with pytest.raises(SettingsError, match=r"plugins\.blueprints: item 1 must be an import path"):
+        settings_for("sqlite+aiosqlite:///:memory:", **{"plugins.blueprints": path})
 
 
 @pytest.mark.parametrize("marks", ["", "@authenticated", "@limited('read')"])

@@ -49,6 +49,13 @@ async def worst(check: str, subject: Installation) -> tuple[Severity, str]:
 @pytest.mark.parametrize(
     ("check", "flags", "severity", "told"),
     [
+        ("settings.plugins", {}, OK, "0 plugins"),
+        (
+            "settings.plugins",
+            {"plugins__blueprints": "nowhere:blueprint"},
+            ERROR,
+            "nowhere:blueprint cannot be imported",
+        ),
         ("settings.secret", {}, OK, "32 bytes"),
         ("settings.secret", {"secret__keys": f"{SECRET},{SECRET[::-1]}"}, NOTE, "1 older root secret"),
         ("settings.risks", {"registration__mode": "closed"}, OK, ""),

@@ -177,6 +177,8 @@ class Provider(OpenAPIProvider):
         name = str(rule.endpoint).replace(".", "_")
         if name in self._named:
             name += rule.rule.replace("/", "_")
+        while name in self._named:  # a handler of several methods
+            name += "_too"
         self._named.add(name)
         return name
 
@@ -253,13 +255,14 @@ def _success(answered: Answered, marks: Marks, components: dict[str, Any]) -> di
             content["example"] = example
         response["content"] = {"application/json": content}
     if answered.is_lines and answered.model is not None:
-        lines = {"schema": {"type": "string"}, "example": examples.LINES[answered.model.__name__]}
+        lines: dict[str, Any] = {"schema": {"type": "string"}}
+        if (shown := examples.LINES.get(answered.model.__name__)) is not None:
+            lines["example"] = shown
         response["content"] = {"application/x-ndjson": lines}
     if answered.is_streamed:
-        response["content"]["application/x-ndjson"] = {
-            "schema": {"type": "string"},
-            "example": examples.stream(response["content"]["application/json"]["example"]),
-        }
+        page = response["content"]["application/json"].get("example")
+        lines = {"schema": {"type": "string"}, **({"example": examples.stream(page)} if page is not None else {})}
+        response["content"]["application/x-ndjson"] = lines
     return response
 
 
