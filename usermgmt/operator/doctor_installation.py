@@ -81,8 +81,8 @@ class Installation:
         """A connection to read with, within the time limits of the settings."""
         if self.database is None:
             raise NotChecked(self.away or "the database is empty")
-        async with self.database.read_rows() as connection:
-            yield connection
+        async with self.database.read() as session:
+            yield await session.connection()
 
 
 @asynccontextmanager

@@ -163,8 +163,8 @@ async def replica_keeps_up(installation: Installation) -> AsyncIterator[Finding]
     there = settings.model_copy(update={"url": DatabaseUrl(settings.read_url), "read_url": ReplicaUrl("")})
     replica = Database(there)
     try:
-        async with replica.read_rows() as reading:
-            state: Any = (await reading.exec_driver_sql(_BEHIND)).one()
+        async with replica.read() as session:
+            state: Any = (await (await session.connection()).exec_driver_sql(_BEHIND)).one()
             is_standby, behind = state
     except Exception as fault:  # noqa: BLE001 - whatever is wrong with it, lists are read elsewhere
         yield warning(
