@@ -216,6 +216,9 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "quart_schema": ("http.openapi",),
     "hypercorn": ("operator.*", "http.connection"),  # there the types of its messages
     "h11": ("operator.connections",),
+    "h2": ("operator.http2",),
+    "hyperframe": ("operator.http2",),
+    "granian": ("operator.granian_server",),
     "click": ("operator.*",),
     "alembic": ("operator.*",),
     "uvloop": ("operator.*",),

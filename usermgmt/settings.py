@@ -145,7 +145,7 @@ class ServerSettings(Section):
         default=8000, description="TCP port to listen on; 0 takes a free one."
     )
     server: Literal["hypercorn", "granian"] = Field(
-        default="hypercorn", description="Which server answers: hypercorn, or granian (an extra; one process, no TLS)."
+        default="hypercorn", description="Which server answers: hypercorn, or granian (an extra; no TLS, no HTTP/2)."
     )
     workers: Annotated[Whole, Between(1, 1024)] = Field(default=1, description="Number of processes that serve.")
     worker_timeout: Wait = Field(

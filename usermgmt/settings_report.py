@@ -141,10 +141,6 @@ def common_problems(settings: Settings) -> list[SettingsProblem]:
             problems.append(("server.server", "must be hypercorn for TLS; or let a proxy speak TLS"))
         if find_spec("granian") is None:
             problems.append(("server.server", "needs granian: pip install 'usermgmt[granian]'"))
-        if settings.server.workers > 1:
-            problems.append(("server.workers", "must be 1 with granian; several instances behind a balancer do"))
-        if settings.server.management_bind:
-            problems.append(("server.management_bind", "must be empty with granian, which has one listener"))
     if settings.metrics.enabled and not (settings.metrics.token or settings.server.management_bind):
         problems.append(("metrics.enabled", "needs metrics.token or server.management_bind, or nobody could ask"))
     if settings.valkey.url and find_spec("redis") is None:

@@ -183,6 +183,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             program: Sequence[str] = (PROGRAM,),
             cwd: Path = tmp_path,
             environ: Mapping[str, str] | None = None,
+            stdin: int = subprocess.DEVNULL,
         ) -> Process:
             popen = subprocess.Popen(
                 [*program, *words],
@@ -190,7 +191,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 cwd=cwd,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 text=True,
             )
             stack.callback(_put_away, popen)

@@ -9,8 +9,11 @@ import pytest
 
 from tests.operator.calls import BODY, HEAD, answered, call, connection_to
 from tests.operator.conftest import Process, Start, environment
+from tests.servers import free_port
 
 Serving = Callable[..., tuple[Process, str]]
+
+GET = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture
@@ -27,7 +30,6 @@ def serving(start: Start, database_url: str) -> Serving:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_and_ends(serving: Serving, number: signal.Signals) -> None:
     process, url = serving()
-    until_ready(url)
     status, body = call(f"{url}/api/users", {"username": "ada", "email": "ada@example.com", "password": "x"})
     assert (status, body["code"]) == (422, "validation_failed")
     assert call(f"{url}/health/ready")[0] == 200
@@ -37,7 +39,6 @@ def test_it_serves_and_ends(serving: Serving, number: signal.Signals) -> None:
 
 def test_a_request_that_came_in_is_answered(serving: Serving) -> None:
     process, url = serving(server__graceful_timeout="20s")
-    until_ready(url)
     with connection_to(url) as connection:
         connection.sendall(HEAD + BODY[:-5])
         call(f"{url}/health/live")
@@ -50,7 +51,6 @@ def test_a_request_that_came_in_is_answered(serving: Serving) -> None:
 
 def test_what_a_client_leaves_open_keeps_nobody_alive(serving: Serving) -> None:
     process, url = serving(server__graceful_timeout="1s", server__request_timeout="1h")
-    until_ready(url)
     held = [connection_to(url) for _ in range(10)]
     for connection in held:
         connection.sendall(HEAD + BODY[:-5])
@@ -71,7 +71,6 @@ def test_what_a_client_leaves_open_keeps_nobody_alive(serving: Serving) -> None:
 )
 def test_what_is_no_clear_request_is_refused_or_closed(serving: Serving, lines: list[bytes]) -> None:
     _, url = serving()
-    until_ready(url)
     with connection_to(url) as connection:
         head = b"\r\n".join([b"POST /api/auth/login HTTP/1.1", b"Host: x", *lines, b"", b"0\r\n\r\n"])
         smuggled = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -86,19 +85,23 @@ def test_what_is_no_clear_request_is_refused_or_closed(serving: Serving, lines: 
         assert not seen or seen.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5"))
 
 
-def test_one_process_and_no_more(start: Start, database_url: str) -> None:
-    environ = environment(database_url, limits__enabled="false", server__server="granian", server__workers="2")
-    process = start("serve", environ=environ)
-    assert process.end() == 78
-    assert "must be 1 with granian" in process.errors()
+def test_probes_and_metrics_have_a_listener_of_their_own(serving: Serving) -> None:
+    place = f"127.0.0.1:{free_port()}"
+    process, url = serving(metrics__enabled="true", server__management_bind=place)
+    assert call(f"http://{place}/health/ready")[0] == 200
+    assert call(f"http://{place}/api/users/me")[0] == 404
+    assert call(f"{url}/api/users/me")[0] == 401
+    assert process.end(signal.SIGTERM) == 0
 
 
-def until_ready(url: str) -> None:
-    """It is told just before the first connection is taken."""
-    for _ in range(200):
-        try:
-            call(f"{url}/health/live")
-        except OSError:
-            time.sleep(0.05)
-            continue
-        return
+def test_who_waits_at_the_end_is_told_to_go_elsewhere(serving: Serving) -> None:
+    process, url = serving(server__drain_delay="1s")
+    with connection_to(url) as connection:
+        process.popen.send_signal(signal.SIGTERM)
+        process.wait_for("draining")
+        connection.sendall(GET)
+        assert answered(connection)[0] == 503
+        time.sleep(1.1)  # into the moment in which answers are the last of their connections
+        connection.sendall(GET)
+        assert b"connection: close" in connection.recv(4096).lower()
+    assert process.end() == 0

@@ -127,3 +127,11 @@ def test_the_software_is_not_named(serving: Serving, connect: Connect) -> None:
     _, url = serving()
     connection = connect(url, b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b"server:" not in connection.recv(4096).lower()
+
+
+def test_a_hangup_ends_nobody_who_is_no_terminals(serving: Serving) -> None:
+    process, url = serving()
+    process.popen.send_signal(signal.SIGHUP)
+    process.wait_for("nothing_reloaded")
+    assert call(f"{url}/health/live")[0] == 200
+    assert ended(process) == 0

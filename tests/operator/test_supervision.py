@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +23,8 @@ pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=Tr
 
 WORKERS = 2
 CALLERS = 6
+CALLER_RESTS_SECONDS = 0.005  # so that workers that start have a processor too
+BOTH = pytest.mark.parametrize("kind", ["hypercorn", "granian"])
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 @contextmanager
 def load(url: str) -> Iterator[list[str]]:
-    """Callers without pause, each on a connection that it keeps while the server does; a line for each fault."""
+    """Callers almost without pause, each on a connection that it keeps while the server does; a line for each fault."""
     faults: list[str] = []
     ended = threading.Event()
     parts = urlsplit(url)
@@ -69,6 +71,7 @@ def load(url: str) -> Iterator[list[str]]:
                 response.read()
                 if response.status != 200:
                     faults.append(str(response.status))
+                ended.wait(CALLER_RESTS_SECONDS)
             except ConnectionRefusedError:  # nobody took it: the server has ended
                 break
             except (OSError, http.client.HTTPException) as error:
@@ -98,8 +101,9 @@ def test_each_worker_serves_and_all_end_together(serving: Serving) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_worker_that_dies_or_hangs_is_replaced(serving: Serving, number: signal.Signals) -> None:
-    process, url = serving(server__worker_timeout="2s")
+@BOTH
+def test_a_worker_that_dies_or_hangs_is_replaced(serving: Serving, number: signal.Signals, kind: str) -> None:  # M11
+    process, url = serving(server__worker_timeout="2s", server__server=kind)
     before = children(process)
     victim = min(before)
     os.kill(victim, number)
@@ -111,9 +115,11 @@ def test_a_worker_that_dies_or_hangs_is_replaced(serving: Serving, number: signa
     assert process.end(signal.SIGTERM) == 0
 
 
-def test_workers_count_together_and_what_a_dead_one_counted_stays(serving: Serving) -> None:
+@BOTH
+def test_workers_count_together_and_what_a_dead_one_counted_stays(serving: Serving, kind: str) -> None:
     port = free_port()
-    process, url = serving(metrics__enabled="true", server__management_bind=f"127.0.0.1:{port}")
+    bind = f"127.0.0.1:{port}"
+    process, url = serving(metrics__enabled="true", server__management_bind=bind, server__server=kind)
 
     def told(name: str) -> float:
         with DIRECT.open(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as response:
@@ -145,19 +151,24 @@ def test_signals_to_the_whole_group_are_the_parents(serving: Serving) -> None:
     assert process.end(signal.SIGINT) == 0
 
 
-def test_a_reload_replaces_every_worker_and_no_request_fails(serving: Serving) -> None:
-    process, url = serving()
+@BOTH
+def test_a_reload_replaces_every_worker_and_no_request_fails(serving: Serving, kind: str) -> None:
+    process, url = serving(server__server=kind)
+    before = children(process)
     with load(url) as faults:
-        for _ in range(3):
-            before = children(process)
-            process.popen.send_signal(signal.SIGHUP)
-            until(lambda before=before: not children(process) & before and len(children(process)) == WORKERS)  # type: ignore[misc]
+        process.popen.send_signal(signal.SIGHUP)
+        process.wait_for('"worker_ready"')
+        process.popen.send_signal(signal.SIGHUP)  # whoever began before this one goes too
+        for _ in range(WORKERS):
+            process.wait_for('"worker_ready"')
+        until(lambda: not children(process) & before and len(children(process)) == WORKERS)
     assert faults == []
     assert process.end(signal.SIGTERM) == 0
 
 
-def test_an_end_under_load_loses_no_request(serving: Serving) -> None:
-    process, url = serving(server__drain_delay="1s")
+@BOTH
+def test_an_end_under_load_loses_no_request(serving: Serving, kind: str) -> None:
+    process, url = serving(server__drain_delay="1s", server__server=kind)
     with load(url) as faults:
         time.sleep(0.5)
         assert process.end(signal.SIGTERM) == 0
@@ -210,6 +221,49 @@ def test_workers_do_not_outlive_their_parent(serving: Serving) -> None:
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
+def test_an_end_in_the_middle_of_a_reload_waits_for_nobody(serving: Serving) -> None:
+    process, url = serving(server__graceful_timeout="1h")
+    with load(url) as faults:
+        process.popen.send_signal(signal.SIGHUP)
+        until(lambda: len(children(process)) > WORKERS)
+        started = time.monotonic()
+        assert process.end(signal.SIGTERM) == 0
+        assert time.monotonic() - started < PATIENCE / 4
+    assert faults == []
+
+
+def test_a_reload_waits_for_long_requests(serving: Serving) -> None:
+    process, url = serving(server__request_timeout="1h", server__graceful_timeout="1h")
+    before = children(process)
+    with ExitStack() as stack:
+        held = [stack.enter_context(connection_to(url)) for _ in range(10)]
+        for connection in held:
+            connection.sendall(HEAD + BODY[:-5])
+        call(f"{url}/health/live")
+        process.popen.send_signal(signal.SIGHUP)
+        for _ in range(WORKERS):
+            process.wait_for('"worker_ready"')
+        assert before & children(process)
+        for connection in held:
+            connection.sendall(BODY[-5:])
+            assert answered(connection)[0] == 401
+    until(lambda: not children(process) & before)
+    assert process.end(signal.SIGTERM) == 0
+
+
+def test_many_reloads_leave_nothing_behind_in_the_parent(serving: Serving) -> None:
+    process, _ = serving()
+    descriptors = Path(f"/proc/{process.popen.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    for _ in range(3):
+        process.popen.send_signal(signal.SIGHUP)
+        for _ in range(WORKERS):
+            process.wait_for('"worker_ready"')
+    until(lambda: len(children(process)) == WORKERS)
+    until(lambda: len(list(descriptors.iterdir())) == before)
+    assert process.end(signal.SIGTERM) == 0
+
+
 def test_a_reload_with_settings_that_are_wrong_leaves_everything_as_it_was(serving: Serving, tmp_path: Path) -> None:
     settings = tmp_path / "settings.toml"
     settings.write_text("[docs]\nenabled = true\n")
@@ -231,27 +285,30 @@ def test_a_reload_with_settings_that_are_wrong_leaves_everything_as_it_was(servi
     assert "nonsense" in process.errors()
 
 
-def test_a_service_manager_is_told(start: Start, database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_abstract", [False, True])
+def test_a_service_manager_is_told(start: Start, database_url: str, tmp_path: Path, is_abstract: bool) -> None:
+    place = f"@usermgmt-{os.getpid()}" if is_abstract else str(tmp_path / "notify")
+    workers = 1 if is_abstract else WORKERS
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
+        manager.bind(place.replace("@", "\0"))
         manager.settimeout(PATIENCE)
-        for workers in (1, WORKERS):
-            settings = environment(database_url, limits__enabled="false", server__workers=str(workers))
-            told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
-            process = start("serve", "--port", "0", environ={**settings, **told})
-            said = [manager.recv(200).decode() for _ in range(20)]
-            assert "READY=1" in said
-            assert said.count("WATCHDOG=1") > 5
-            if workers > 1:
-                process.popen.send_signal(signal.SIGHUP)
-                while not re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(200).decode()):
-                    pass
-                while manager.recv(200) != b"READY=1":
-                    pass
-            process.popen.send_signal(signal.SIGTERM)
-            while manager.recv(200) != b"STOPPING=1":
+        settings = environment(database_url, limits__enabled="false", server__workers=str(workers))
+        told = {"NOTIFY_SOCKET": place, "WATCHDOG_USEC": "200000"}
+        process = start("serve", "--port", "0", environ={**settings, **told})
+
+        def says(line: str) -> None:
+            while not re.fullmatch(line, manager.recv(200).decode()):
                 pass
-            assert process.end() == 0
+
+        says("READY=1")
+        for _ in range(5):
+            says("WATCHDOG=1")
+        process.popen.send_signal(signal.SIGHUP)
+        says(r"RELOADING=1\nMONOTONIC_USEC=\d+")
+        says("READY=1")
+        process.popen.send_signal(signal.SIGTERM)
+        says("STOPPING=1")
+        assert process.end() == 0
 
 
 def test_counting_in_memory_and_a_file_are_for_one_worker(start: Start, database_url: str) -> None:
@@ -262,3 +319,14 @@ def test_counting_in_memory_and_a_file_are_for_one_worker(start: Start, database
     on_a_file = start("serve", "--workers", "2", environ=a_file)
     assert on_a_file.end() == 78
     assert "a SQLite file has one writer" in on_a_file.errors()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_ends_with_its_terminal(start: Start, database_url: str, workers: str) -> None:
+    ours, theirs = os.openpty()
+    settings = environment(database_url, server__workers=workers, limits__enabled="false")
+    process = start("serve", "--port", "0", environ=settings, stdin=theirs)
+    process.wait_for('"serving"')
+    os.close(theirs)
+    os.close(ours)
+    assert process.end(signal.SIGHUP) == 0

@@ -22,6 +22,7 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 
+from usermgmt.operator.http2 import BoundedHttp2
 from usermgmt.settings import ServerSettings
 
 TESTED_WITH = "0.18."
@@ -38,13 +39,14 @@ log = structlog.get_logger("usermgmt.server")
 
 def limit_connections(settings: ServerSettings) -> None:
     """Have Hypercorn build its connections from here on with the limits of the settings."""
+    Connection.most = settings.max_connections
+    Connection.head_seconds = settings.head_timeout.total_seconds()
     if not version("hypercorn").startswith(TESTED_WITH):
         log.warning("connection_limits_off", hypercorn=version("hypercorn"), tested_with=TESTED_WITH)
         return
-    Connection.most = settings.max_connections
-    Connection.head_seconds = settings.head_timeout.total_seconds()
     setattr(hypercorn.asyncio.run, "TCPServer", Connection)  # noqa: B010 - what a module does not export, see above
     setattr(hypercorn.protocol, "H11Protocol", PlainHttp1)  # noqa: B010
+    setattr(hypercorn.protocol, "H2Protocol", BoundedHttp2)  # noqa: B010
 
 
 class Connection(TCPServer):
@@ -89,7 +91,22 @@ class Connection(TCPServer):
 
     def leave(self) -> None:
         """Close from our side, once what has begun is written."""
-        self._task_group.spawn(self._initiate_server_close)
+        self._task_group.spawn(self._say_farewell)
+
+    async def _say_farewell(self) -> None:
+        if isinstance(self.protocol.protocol, BoundedHttp2):
+            await self.protocol.protocol.refuse_further()
+        self.loop.call_later(LINGER_SECONDS, self._drop)
+        await self._initiate_server_close()
+
+    async def _close(self) -> None:
+        self.loop.call_later(LINGER_SECONDS, self._drop)
+        await super()._close()
+
+    def _drop(self) -> None:
+        """With TLS the client is to say that it has seen the end; one that rests reads nothing."""
+        if not self.writer.transport.get_write_buffer_size():
+            self.writer.transport.abort()
 
 
 class Rest:
@@ -133,9 +150,13 @@ class Rest:
 
 async def _end_resting(context: WorkerContext) -> None:
     await context.terminated.wait()
+    for speaker in tuple(BoundedHttp2.alive):
+        await speaker.tell_end()
     await asyncio.sleep(LINGER_SECONDS)
     for rest in tuple(Rest.resting):
         rest.end()
+    for speaker in tuple(BoundedHttp2.alive):
+        await speaker.refuse_further()
 
 
 class PlainHttp1(H11Protocol):

@@ -1,65 +1,133 @@
-"""Granian in this process, in the place of Hypercorn: about half the cost of a request, for who does not need what
-Hypercorn gives (several workers on one socket, TLS here, HTTP/2, a limit for each part of a connection's life).
+"""Granian in the place of Hypercorn: about half the cost of a request, for who does not need what Hypercorn gives (TLS,
+HTTP/2, a limit for each part of a connection's life). Framing, heads and their limits are Granian's own.
 
-What Granian does itself: framing, heads and their limits. What it cannot be told is said once in the log.
+It takes connections from sockets that are bound already, which several processes may share: what waits in their queues
+is lost with none of them. How it leaves differs from its own way, which closes every connection that rests, and resets
+what waits: here its answers say for a moment that they are the last, and what waits at the very end is served by
+Hypercorn's protocol code.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-import structlog
+from granian import __version__
+from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
+from hypercorn.config import Config
 from quart import Quart
 
+from usermgmt.operator.connections import LINGER_SECONDS, Connection
 from usermgmt.operator.console import Refusal
-from usermgmt.settings import ServerSettings
+from usermgmt.operator.listening import Door, House, started
 
 LONGEST_HEAD_BYTES = 32 * 1024
 BACKLOG = 2048
+PEEK_SECONDS = 0.002
+LONGEST_PEEK_SECONDS = 1.0
+CLOSE = (b"connection", b"close")
 
-log = structlog.get_logger("usermgmt.server")
+Message = dict[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
 
 
-async def serve_address(
-    app: Quart, settings: ServerSettings, host: str, port: int, *, until: Callable[[], Awaitable[None]]
+async def serve_sockets_by_granian(
+    app: Quart, config: Config, sockets: Sequence[socket.socket], *, until: Callable[[House], Awaitable[None]]
 ) -> None:
-    """Answer requests on an address until `until` returns, then finish what was begun within `graceful_timeout`.
+    """Answer the connections of listening sockets until `until` returns, then finish what was begun within
+    `config.graceful_timeout`.
 
-    Refused when the application does not start or the address cannot be had.
+    Raises Hypercorn's `LifespanFailureError` or `LifespanTimeoutError` when the application does not start.
     """
-    started = asyncio.Event()
+    async with started(app, config) as house:
+        farewell = Farewell(app)
+        servers = [SharedSocketServer(farewell, sock) for sock in sockets]
+        serving = [asyncio.create_task(server.serve()) for server in servers]
+        ending = asyncio.ensure_future(until(house))
+        await asyncio.wait((*serving, ending), return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            ending.cancel()
+            raise Refusal(f"Granian {__version__} stopped by itself.", code="not_started")
+        ending.result()
+        await _leave(house, farewell, servers, serving, sockets, config.graceful_timeout)
 
-    @app.while_serving
-    async def tell_started():  # type: ignore[no-untyped-def]
-        started.set()
-        yield
 
-    server = Server(
-        app,
-        address=host,
-        port=port,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=BACKLOG,
-        backpressure=settings.max_connections,
-        http1_settings=HTTP1Settings(
-            header_read_timeout=int(settings.head_timeout.total_seconds() * 1000), max_buffer_size=LONGEST_HEAD_BYTES
-        ),
-        log_enabled=False,
-    )
-    serving = asyncio.create_task(server.serve())
-    starting = asyncio.create_task(started.wait())
-    await asyncio.wait((serving, starting), return_when=asyncio.FIRST_COMPLETED)
-    starting.cancel()
-    if not started.is_set():
-        reason = serving.exception() if not serving.cancelled() else None
-        raise Refusal(f"The server did not start: {reason or 'its application failed'}.", code="not_started")
-    ending = asyncio.ensure_future(until())
-    await asyncio.wait((serving, ending), return_when=asyncio.FIRST_COMPLETED)
-    server.stop()  # type: ignore[no-untyped-call]
-    await asyncio.wait((serving,), timeout=settings.graceful_timeout.total_seconds())
-    ending.cancel()
-    serving.cancel()
+async def _leave(
+    house: House,
+    farewell: "Farewell",
+    servers: Sequence["SharedSocketServer"],
+    serving: Sequence["asyncio.Task[None]"],
+    sockets: Sequence[socket.socket],
+    patience: float,
+) -> None:
+    """Have clients go elsewhere, stop taking connections, serve what waits, and wait for what runs."""
+    farewell.is_said = True
+    linger = min(LINGER_SECONDS, patience)
+    await asyncio.sleep(linger)
+    for server in servers:
+        server.stop()  # type: ignore[no-untyped-call]
+    await asyncio.gather(*(server.has_let_go() for server in servers))
+    finishing = asyncio.ensure_future(asyncio.wait(serving, timeout=patience - linger))
+    await house.close([Door(house, sock) for sock in sockets])
+    await finishing
+    for task in serving:
+        task.cancel()
+
+
+class Farewell:
+    """The application, whose answers say from a moment on that their connections are closed."""
+
+    def __init__(self, app: Quart) -> None:
+        self._app = app
+        self.is_said = False
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        def send_farewell(message: Message) -> Awaitable[None]:
+            if self.is_said and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], CLOSE]}
+            return send(message)
+
+        await self._app(scope, receive, send_farewell)  # type: ignore[arg-type] # as Granian calls it
+
+
+class SharedSocketServer(Server):
+    """Granian's server in this process, on a socket that is there already."""
+
+    def __init__(self, app: Farewell, sock: socket.socket) -> None:
+        super().__init__(
+            app,
+            interface=Interfaces.ASGINL,
+            http=HTTPModes.http1,
+            websockets=False,
+            backpressure=Connection.most,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=int(Connection.head_seconds * 1000), max_buffer_size=LONGEST_HEAD_BYTES
+            ),
+            log_enabled=False,
+        )
+        sock.settimeout(0)
+        self._descriptor = os.dup(sock.fileno())  # it closes this one when it takes no more
+        self._inode = os.fstat(self._descriptor).st_ino
+
+    def _init_shared_socket(self) -> None:
+        is_unix, further = False, [BACKLOG] if sys.platform.startswith(("linux", "freebsd")) else []
+        holder: Any = SocketHolder  # whose stub knows no arguments
+        self._ssp, self._shd = None, holder(self._descriptor, is_unix, *further)
+
+    async def has_let_go(self) -> None:
+        """Wait until it takes no more connections."""
+        for _ in range(int(LONGEST_PEEK_SECONDS / PEEK_SECONDS)):
+            try:
+                if os.fstat(self._descriptor).st_ino != self._inode:
+                    return
+            except OSError:
+                return
+            await asyncio.sleep(PEEK_SECONDS)

@@ -7,10 +7,9 @@ that of several processes a busy one takes most.
 
 import asyncio
 import contextlib
-import signal
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -32,12 +31,26 @@ log = structlog.get_logger("usermgmt.server")
 
 
 async def serve_sockets(
-    app: Quart, config: Config, sockets: Sequence[socket.socket], *, until: Callable[[], Awaitable[None]]
+    app: Quart, config: Config, sockets: Sequence[socket.socket], *, until: Callable[["House"], Awaitable[None]]
 ) -> None:
     """Answer the connections of listening sockets until `until` returns; then take no more and finish what there is.
 
     What is open after `config.graceful_timeout` is dropped. Raises Hypercorn's `LifespanFailureError` or
     `LifespanTimeoutError` when the application does not start.
+    """
+    async with started(app, config) as house:
+        doors = [Door(house, sock) for sock in sockets]
+        try:
+            await until(house)
+        finally:
+            await house.close(doors)
+
+
+@contextlib.asynccontextmanager
+async def started(app: Quart, config: Config) -> AsyncIterator["House"]:
+    """The application between its start and its end, and what serves it connections.
+
+    Raises Hypercorn's `LifespanFailureError` or `LifespanTimeoutError` when it does not start.
     """
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
     loop = asyncio.get_running_loop()
@@ -46,24 +59,16 @@ async def serve_sockets(
     await lifespan.wait_for_startup()
     if living.done():
         living.result()
-    house = _House(wrapped, config, loop)
-    doors = [_Door(house, sock) for sock in sockets]
-    if config.ssl_enabled:
-        loop.add_signal_handler(signal.SIGHUP, house.renew_certificate)
     try:
-        await until()
+        yield House(wrapped, config, loop)
     finally:
-        await house.context.terminated.set()
-        for door in doors:
-            door.close()
-        await house.empty(config.graceful_timeout)
         await lifespan.wait_for_shutdown()
         living.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await living
 
 
-class _House:
+class House:
     """The connections of the process."""
 
     def __init__(self, app: AppWrapper, config: Config, loop: asyncio.AbstractEventLoop) -> None:
@@ -92,8 +97,16 @@ class _House:
         self._guests.add(task)
         task.add_done_callback(self._guests.discard)
 
-    async def empty(self, patience: float) -> None:
-        """Wait until all have left; who has not after `patience` seconds is shown out."""
+    async def close(self, doors: Sequence["Door"]) -> None:
+        """Take what waits at the doors and no more, and wait until all have left; who has not after
+        `config.graceful_timeout` is shown out.
+        """
+        await self.context.terminated.set()
+        for door in doors:
+            door.close()
+        await self._empty(self._config.graceful_timeout)
+
+    async def _empty(self, patience: float) -> None:
         if self._guests:
             await asyncio.wait(self._guests, timeout=patience)
         for guest in self._guests:
@@ -119,10 +132,10 @@ class _House:
             transport.abort() if self.context.terminated.is_set() else transport.close()
 
 
-class _Door:
+class Door:
     """A listening socket; takes one connection at a turn of the loop."""
 
-    def __init__(self, house: _House, sock: socket.socket) -> None:
+    def __init__(self, house: House, sock: socket.socket) -> None:
         self._house = house
         self._socket = sock
         self._socket.settimeout(0)

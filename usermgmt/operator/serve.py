@@ -70,7 +70,9 @@ def serve(
 
     Without --dev it starts only when nothing is wrong, and otherwise tells every reason at once (exit code 78). SIGTERM
     and SIGINT let running requests finish within server.graceful_timeout; a second one ends at once. With several
-    workers one that dies is replaced, and SIGHUP replaces all of them, one by one, with the settings of that moment.
+    workers one that dies is replaced, and SIGHUP replaces all of them, one by one, with the settings of that moment;
+    one process only reads its TLS certificate again. Exit codes: 0 ended as asked, 1 no worker could be kept alive, 78
+    the settings are wrong.
 
     With --dev it keeps everything in server.data_dir: a SQLite database and a secret that it makes; the password of
     the first administrator is printed once.

@@ -1,4 +1,4 @@
-"""Hypercorn in this process: how it listens, and how it ends.
+"""Serving in this process, by Hypercorn or Granian: how it listens, and how it ends.
 
 The first SIGTERM or SIGINT drains: readiness answers 503, requests that run are answered, idle connections close. What
 is still open after `server.graceful_timeout` is dropped, whatever its client does. A second signal ends at once.
@@ -14,7 +14,8 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -25,7 +26,8 @@ from quart import Quart
 from usermgmt.operator import service_manager
 from usermgmt.operator.connections import limit_connections
 from usermgmt.operator.console import Refusal
-from usermgmt.operator.listening import serve_sockets
+from usermgmt.operator.hangup import Hangup
+from usermgmt.operator.listening import House, serve_sockets
 from usermgmt.runtime import Runtime
 from usermgmt.settings import ServerSettings
 
@@ -34,11 +36,11 @@ KEEP_ALIVE_SECONDS = 75.0  # longer than load balancers keep a connection, so th
 KEEP_ALIVE_REQUESTS = 1_000_000
 INCOMPLETE_BYTES = 16 * 1024
 WATCHDOG_SECONDS = 0.5
-MOST_STREAMS = 100
 COLLECTED_AFTER = (20_000, 20, 20)  # objects, and collections of the younger generation
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 T = TypeVar("T")
+Serve = Callable[..., Coroutine[Any, Any, None]]
 
 log = structlog.get_logger("usermgmt.server")
 
@@ -50,13 +52,20 @@ class Ending:
         """`patience` is in seconds, from being asked to the end whatever happens."""
         self.asked = asyncio.Event()
         self.is_replaced = False
+        self.reload: Callable[[], None] = lambda: None
         self._patience = patience
 
     def obey_signals(self) -> None:
-        """Be asked by the first SIGTERM or SIGINT, and end at once with the second."""
+        """Be asked by the first SIGTERM or SIGINT, and end at once with the second. SIGHUP calls `reload`, or asks when
+        the terminal is gone.
+        """
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._receive, number)
+        hangup = Hangup()
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: self._receive(signal.SIGHUP) if hangup.is_terminal_gone else self.reload()
+        )
 
     def ask(self, *, is_replaced: bool = False) -> None:
         """Drain and end; `is_replaced` when another process takes the connections from now on."""
@@ -126,7 +135,8 @@ async def serve(
     """Answer requests until the end is asked for, then drain. Refused when the application does not start."""
     settings = runtime.settings.server
 
-    async def drained() -> None:
+    async def drained(house: House) -> None:
+        ending.reload = partial(_reload, house, is_tls=settings.is_tls)
         _settle_memory()
         tell_ready()
         await ending.asked.wait()
@@ -134,32 +144,34 @@ async def serve(
             return
         runtime.is_draining = True
         log.info("draining", seconds=settings.graceful_timeout.total_seconds())
-        service_manager.notify("STOPPING=1")
+        service_manager.notify(service_manager.STOPPING)
         await asyncio.sleep(min(settings.drain_delay, settings.graceful_timeout).total_seconds())
 
     asyncio.get_running_loop().set_exception_handler(_tell_fault)
     limit_connections(settings)
     try:
         async with service_manager.watched():
-            if settings.server == "granian":
-                await _serve_by_granian(app, settings, sockets, drained)
-            else:
-                await serve_sockets(app, _config(settings), sockets, until=drained)
+            serve_them = _granian() if settings.server == "granian" else serve_sockets
+            await serve_them(app, _config(settings), sockets, until=drained)
     except (LifespanFailureError, LifespanTimeoutError) as error:
         raise Refusal(f"The server did not start: {error}", code="not_started") from None
     log.info("stopped")
 
 
-async def _serve_by_granian(
-    app: Quart, settings: ServerSettings, sockets: Sequence[socket.socket], until: Callable[[], Awaitable[None]]
-) -> None:
-    """It binds for itself, so that the sockets make way; the port stays the one that was told."""
-    from usermgmt.operator.granian_server import serve_address  # noqa: PLC0415 - an extra that need not be installed
+def _granian() -> Serve:
+    from usermgmt.operator.granian_server import serve_sockets_by_granian  # noqa: PLC0415 - an extra
 
-    host, port = sockets[0].getsockname()[:2]
-    for sock in sockets:
-        sock.close()
-    await serve_address(app, settings, host, port, until=until)
+    return serve_sockets_by_granian
+
+
+def _reload(house: House, *, is_tls: bool) -> None:
+    """What SIGHUP does to one process: it goes on with the settings of its start, and with a renewed certificate."""
+    service_manager.notify(*service_manager.reloading())
+    if is_tls:
+        house.renew_certificate()
+    else:
+        log.warning("nothing_reloaded", remedy="restart; or run several workers, which a reload replaces one by one")
+    service_manager.notify(service_manager.READY)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -211,7 +223,6 @@ def _config(settings: ServerSettings) -> Config:
     if settings.is_tls:
         config.certfile, config.keyfile = settings.tls_certificate, settings.tls_key
         config.alpn_protocols = ["h2", "http/1.1"]
-        config.h2_max_concurrent_streams = MOST_STREAMS
     config.accesslog = None
     config.errorlog = logger
     return config

@@ -22,6 +22,7 @@ import structlog
 
 from usermgmt.operator import service_manager, worker
 from usermgmt.operator.console import Exit
+from usermgmt.operator.hangup import Hangup
 from usermgmt.settings import Settings
 from usermgmt.telemetry import metrics
 
@@ -46,6 +47,7 @@ class Worker:
     link: socket.socket
     born: float
     heard: float
+    is_awake: bool = False
     is_ready: bool = False
     is_leaving: bool = False
     kill_at: float | None = None
@@ -70,14 +72,14 @@ class Supervisor:
     _successor: Worker | None = None
     _ending: signal.Signals | None = None
     _exit_code: int | None = None
+    _hangup: Hangup = field(default_factory=Hangup)
 
     def run(self) -> int:
         """Supervise; the exit code of the process."""
         with self._signals() as wake:
             self._selector.register(wake, selectors.EVENT_READ)
             watchdog = service_manager.watchdog_seconds()
-            while self._exit_code is None:
-                self._see_to_workers()
+            while not self._is_over():
                 for key, _ in self._selector.select(min(self._sleep(), watchdog or LONGEST_SLEEP_SECONDS)):
                     if key.fileobj is wake:
                         for number in wake.recv(64):
@@ -88,6 +90,7 @@ class Supervisor:
                     service_manager.notify(service_manager.ALIVE)
                 self._bury()
         self._kill(self._workers)
+        assert self._exit_code is not None
         return self._exit_code
 
     @contextlib.contextmanager
@@ -107,9 +110,10 @@ class Supervisor:
             waker.close()
 
     def _receive(self, number: signal.Signals) -> None:
-        if number == signal.SIGHUP and self._ending is None:
+        is_reload = number == signal.SIGHUP and not self._hangup.is_terminal_gone
+        if is_reload and self._ending is None:
             self._reload()
-        elif number in {signal.SIGTERM, signal.SIGINT}:
+        elif number != signal.SIGCHLD and not is_reload:
             self._end(number)
 
     def _end(self, number: signal.Signals) -> None:
@@ -119,6 +123,7 @@ class Supervisor:
         self._ending = number
         service_manager.notify(service_manager.STOPPING)
         log.info("draining", seconds=self._grace)
+        self._kill([each for each in self._workers if not each.is_awake])  # it would be long until it serves who waits
         for sock in self.sockets:  # the last to close a socket must be one who takes what waits in it
             sock.close()
         for each in self._workers:
@@ -131,6 +136,12 @@ class Supervisor:
         self._outgoing = [each for each in self._workers if not each.is_leaving and each is not self._successor]
         self._failures = 0
         self._spawn_at = 0.0
+
+    def _is_over(self) -> bool:
+        """Whether there is nothing left to supervise, having seen to those that there are."""
+        if self._exit_code is None:
+            self._see_to_workers()
+        return self._exit_code is not None
 
     def _see_to_workers(self) -> None:
         """Kill who does not answer, start who is missing, end when nobody is left."""
@@ -198,7 +209,7 @@ class Supervisor:
         if not words:
             self._selector.unregister(each.link)
             return
-        each.heard = time.monotonic()
+        each.heard, each.is_awake = time.monotonic(), True
         if worker.READY in words and not each.is_ready:
             each.is_ready = True
             self._welcome(each)

@@ -49,12 +49,18 @@ class Link:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.settimeout(0)
         self._ending = ending
+        self._is_serving = False
         asyncio.get_running_loop().add_reader(descriptor, self._receive)
 
     def tell(self, word: bytes) -> None:
         """Say something; to a supervisor that is gone or does not listen, nothing."""
         with contextlib.suppress(OSError):
             self._socket.send(word)
+
+    def tell_ready(self) -> None:
+        """Say that requests are answered from now on."""
+        self._is_serving = True
+        self.tell(READY)
 
     async def beat(self) -> None:
         """Show that the event loop turns."""
@@ -69,6 +75,8 @@ class Link:
             return
         except OSError:
             order = b""
+        if not self._is_serving:  # nobody was taken in yet, and the others do not wait for us
+            server.leave(0)
         self._ending.ask(is_replaced=order == LEAVE)
         if not order:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
@@ -86,7 +94,7 @@ async def _work(task: Task) -> None:
     try:
         app = built(settings, prepared.runtime)
         sockets = [socket.socket(fileno=descriptor) for descriptor in task.sockets]
-        await server.serve(app, prepared.runtime, sockets, ending, tell_ready=lambda: link.tell(READY))
+        await server.serve(app, prepared.runtime, sockets, ending, tell_ready=link.tell_ready)
     finally:
         beating.cancel()
         await prepared.runtime.close()

@@ -1,0 +1,166 @@
+"""HTTP/2 as Hypercorn speaks it, with what it leaves open: how a connection ends without losing a request, and how much
+of what costs a client nothing it may ask for.
+
+Hypercorn resets the streams that come while the server ends. Here a client is told with GOAWAY to go elsewhere, then
+for a moment served all the same, since its requests may be on their way; what comes later is refused in the way that
+says that nothing was done with it (RFC 9113, section 6.8 and REFUSED_STREAM).
+"""
+
+import time
+from typing import Any, ClassVar, cast
+from weakref import WeakSet
+
+import h2.events
+import structlog
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes, Settings
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.typing import WorkerContext
+from hyperframe.frame import GoAwayFrame
+from priority.priority import PriorityError
+
+LONGEST_HEAD = 16 * 1024
+MOST_HEADERS = 100
+ANY_STREAM = 2**31 - 1
+MOST_STREAMS = 100  # at once, and given up at once
+MOST_CLOSED_STREAMS = 1_000  # remembered; the library's own 65,536 are 8 MiB of each connection
+CONTROLS = (
+    h2.events.PingReceived,
+    h2.events.PriorityUpdated,
+    h2.events.RemoteSettingsChanged,
+    h2.events.WindowUpdated,
+)
+
+log = structlog.get_logger("usermgmt.server")
+
+
+class Allowance:
+    """How often something may happen: so often at once, and so often a second from then on."""
+
+    def __init__(self, at_once: float, a_second: float) -> None:
+        self._most, self._a_second = at_once, a_second
+        self._left, self._seen = at_once, time.monotonic()
+
+    def takes(self) -> bool:
+        """Whether it may happen once more."""
+        now = time.monotonic()
+        self._left = min(self._most, self._left + (now - self._seen) * self._a_second) - 1
+        self._seen = now
+        return self._left >= 0
+
+
+class _Connection(H2Connection):
+    MAX_CLOSED_STREAMS = MOST_CLOSED_STREAMS
+
+
+class _Endless:
+    """Hypercorn's context of a server that never ends: it would reset what comes then."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self.terminated = context.event_class()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+class BoundedHttp2(H2Protocol):
+    """A connection that speaks HTTP/2."""
+
+    alive: ClassVar["WeakSet[BoundedHttp2]"] = WeakSet()
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._server = self.context
+        self.context = cast("WorkerContext", _Endless(self.context))
+        self.connection = _bounded_connection()
+        self._resets = Allowance(MOST_STREAMS, 10)
+        self._controls = Allowance(2_000, 200)
+        self._is_told = False
+        self._last: int | None = None
+        self.alive.add(self)
+
+    async def handle(self, event: Event) -> None:
+        """Take what the client sent; one who sends what makes no sense, or too much of it, is shown out."""
+        try:
+            await super().handle(event)
+        except PriorityError:
+            await self._show_out(ErrorCodes.ENHANCE_YOUR_CALM)
+        if self.closed:  # who writes an answer would wait for ever until it is sent
+            for buffer in tuple(self.stream_buffers.values()):
+                await buffer.close()
+        if self._server.terminated.is_set() and not self._is_told:
+            await self.tell_end()
+
+    async def tell_end(self) -> None:
+        """Ask the client to go elsewhere with further requests; those that are on their way are served."""
+        if not self._is_told and not self.closed:
+            self._is_told = True
+            await self.send(RawData(GoAwayFrame(0, last_stream_id=ANY_STREAM).serialize()))
+
+    async def refuse_further(self) -> None:
+        """Refuse what comes from now on, and finish what there is."""
+        if self._last is None and not self.closed:
+            self._last = self.connection.highest_inbound_stream_id
+            await self.send(RawData(GoAwayFrame(0, last_stream_id=self._last).serialize()))
+
+    async def _handle_events(self, events: list[h2.events.Event]) -> None:
+        for event in events:
+            if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
+                # the answer was faster than the body
+                self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                continue
+            if not self._is_allowed(event):
+                await self._show_out(ErrorCodes.ENHANCE_YOUR_CALM)
+                return
+            await super()._handle_events([event])
+        await self._flush()
+        if self._last is not None and self.idle:
+            await self.send(Updated(idle=True))
+
+    def _is_allowed(self, event: h2.events.Event) -> bool:
+        if isinstance(event, h2.events.StreamReset):
+            return self._resets.takes()
+        return self._controls.takes() if isinstance(event, CONTROLS) else True
+
+    async def _create_stream(self, request: h2.events.RequestReceived) -> None:
+        assert request.stream_id is not None
+        if self._last is not None and request.stream_id > self._last:
+            self.connection.reset_stream(request.stream_id, ErrorCodes.REFUSED_STREAM)
+            return
+        if status := _refusal(request.headers or []):
+            head = [(b":status", b"%d" % status), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+            self.connection.send_headers(request.stream_id, head, end_stream=True)
+            return
+        await super()._create_stream(request)
+
+    async def _show_out(self, code: ErrorCodes) -> None:
+        log.info("http2_shown_out", reason=code.name.lower())
+        frame = GoAwayFrame(0, last_stream_id=self.connection.highest_inbound_stream_id, error_code=code)
+        await self.send(RawData(frame.serialize()))
+        await super().handle(Closed())
+        await self.send(Closed())
+
+
+def _bounded_connection() -> H2Connection:
+    connection = _Connection(H2Configuration(client_side=False, header_encoding=None))
+    connection.decoder.max_header_list_size = LONGEST_HEAD
+    connection.local_settings = Settings(
+        client=False,
+        initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
+            SettingCodes.MAX_HEADER_LIST_SIZE: LONGEST_HEAD,
+        },
+    )
+    return connection
+
+
+def _refusal(headers: list[Any]) -> int | None:
+    """The status for a head that is none of ours: what tunnels, and what is too much."""
+    named = dict(headers)
+    if named[b":method"] == b"CONNECT" or not named[b":method"].isascii():
+        return 405
+    return 431 if len(headers) > MOST_HEADERS else None
