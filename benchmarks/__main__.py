@@ -9,13 +9,16 @@ import asyncio
 import json
 import socket
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
-from benchmarks.load import Make, Result, See, drive, request
+from benchmarks.encrypted import EncryptedClient, Http2Client, certify
+from benchmarks.load import Client, Make, Result, See, drive, request
 from benchmarks.server import Target, away_from_the_server, database, environment, prepare, serving
 
 CLIENTS = 32
@@ -54,6 +57,8 @@ def main() -> None:
         with serving(environ) as target:
             for row in _postgresql(target, options):
                 _print(row)
+        if options.server == "hypercorn":
+            _encrypted(url, options)
     with database("sqlite") as url:
         environ = environment(url, server__server=options.server)
         prepare(environ, 1_000)
@@ -74,6 +79,18 @@ def _postgresql(target: Target, options: argparse.Namespace) -> Iterator[Row]:
     yield from _login_storm(target, reads["own profile"], options)
     if options.soak:
         yield _soak(target, reads, people, options.soak * 60)
+
+
+def _encrypted(url: str, options: argparse.Namespace) -> None:
+    """One request over TLS, by either protocol."""
+    with (
+        tempfile.TemporaryDirectory(prefix="usermgmt-bench-") as folder,
+        serving(environment(url, **certify(Path(folder)))) as target,
+    ):
+        wire = request("GET", "/api/users/me", token=target.sign_in("user1")["access_token"])
+        for kind in (EncryptedClient, Http2Client):
+            name = f"own profile, TLS, {kind.protocol}"
+            _print(_measured(target, name, lambda: [(lambda: wire, None)] * CLIENTS, options, kind=kind))
 
 
 def _reads(target: Target, admin: str, people: Sequence[Any]) -> dict[str, Make]:
@@ -119,12 +136,19 @@ def _signing_in() -> Make:
     return lambda: next(wires)
 
 
-def _measured(target: Target, name: str, clients: Callable[[], Clients], options: argparse.Namespace) -> Row:
-    asyncio.run(drive("127.0.0.1", target.port, clients(), 0.5))
+def _measured(
+    target: Target,
+    name: str,
+    clients: Callable[[], Clients],
+    options: argparse.Namespace,
+    *,
+    kind: type[Client] = Client,
+) -> Row:
+    asyncio.run(drive("127.0.0.1", target.port, clients(), 0.5, kind=kind))
     rounds: list[tuple[Result, float]] = []
     for _ in range(options.rounds):
         before = target.cpu_seconds()
-        result = asyncio.run(drive("127.0.0.1", target.port, clients(), options.seconds))
+        result = asyncio.run(drive("127.0.0.1", target.port, clients(), options.seconds, kind=kind))
         rounds.append((result, (target.cpu_seconds() - before) / sum(result.statuses.values())))
     return Row(
         name,

@@ -59,7 +59,7 @@ class Client:
     async def call(self, wire: bytes) -> tuple[int, bytes]:
         """Send a request; its status and body. Raises `OSError` or `EOFError` when the connection fails."""
         if self._streams is None:
-            self._streams = await asyncio.open_connection(*self._address)
+            self._streams = await self._open()
         reader, writer = self._streams
         try:
             writer.write(wire)
@@ -74,6 +74,9 @@ class Client:
             self.close()
         return int(head[9:12]), body
 
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self._address)
+
     def close(self) -> None:
         """Close the connection."""
         if self._streams is not None:
@@ -82,7 +85,13 @@ class Client:
 
 
 async def drive(
-    host: str, port: int, clients: Sequence[tuple[Make, See | None]], seconds: float, *, rest: float = 0.0
+    host: str,
+    port: int,
+    clients: Sequence[tuple[Make, See | None]],
+    seconds: float,
+    *,
+    rest: float = 0.0,
+    kind: type[Client] = Client,
 ) -> Result:
     """Let each client call without pause (or with `rest` seconds between calls) for some seconds."""
     result = Result()
@@ -90,7 +99,7 @@ async def drive(
     deadline = started + seconds
 
     async def work(make: Make, see: See | None) -> None:
-        client = Client(host, port)
+        client = kind(host, port)
         while (began := time.perf_counter()) < deadline:
             try:
                 status, body = await client.call(make())

@@ -6,6 +6,7 @@ import socket
 import ssl
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,6 +22,7 @@ from h2.connection import H2Connection
 from h2.events import ResponseReceived, StreamEnded, StreamReset
 
 from tests.operator.conftest import Process, Start, environment
+from tests.servers import PostgreSQL
 
 Serving = Callable[..., tuple[Process, str]]
 
@@ -163,6 +165,62 @@ def test_a_certificate_is_renewed_without_a_restart(serving: Serving, tmp_path: 
     process.popen.send_signal(signal.SIGHUP)
     process.wait_for("certificate_not_renewed")
     assert subject(url) == "second"
+    assert process.end(signal.SIGTERM) == 0
+
+
+def test_only_strong_ciphers_are_agreed_on_and_nothing_is_compressed(serving: Serving) -> None:  # I12
+    process, url = serving()
+    parts = urlsplit(url)
+    every = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    every.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+    names = {cipher["name"] for cipher in every.get_ciphers() if cipher["protocol"] != "TLSv1.3"}
+    agreed = set()
+    for name in names:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(f"{name}:@SECLEVEL=0")
+        with socket.create_connection((parts.hostname, parts.port), timeout=20) as plain:
+            try:
+                with context.wrap_socket(plain) as secured_socket:
+                    assert secured_socket.compression() is None
+                    agreed.add(name)
+            except (ssl.SSLError, ConnectionError):
+                continue
+    assert len(names) > 30
+    assert agreed == {name for name in names if name.startswith("ECDHE-ECDSA-") and "GCM" in name and "AES" in name}
+    assert process.end(signal.SIGTERM) == 0
+
+
+def test_a_handshake_that_stalls_keeps_nobody_from_being_served(serving: Serving) -> None:  # I12
+    process, url = serving(server__graceful_timeout="1s")
+    parts = urlsplit(url)
+    with ExitStack() as stack:
+        for number in range(20):
+            stalled = stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=20))
+            stalled.sendall(b"\x16\x03\x01\x02\x00\x01" * (number % 2))
+        assert subject(url) == "first"
+        assert process.end(signal.SIGTERM) == 0
+
+
+def test_several_workers_show_a_renewed_certificate_after_a_reload(
+    start: Start, postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    certify(tmp_path, "first")
+    files = {"server__tls_certificate": str(tmp_path / "cert.pem"), "server__tls_key": str(tmp_path / "key.pem")}
+    name = f"tls{tmp_path.name}".lower().replace("-", "_")
+    settings = environment(postgresql.create(name, template="template"), server__workers="2", limits__enabled="false")
+    process = start(
+        "serve", "--port", "0", environ={**settings, **environment(settings["USERMGMT_DATABASE__URL"], **files)}
+    )
+    url = json.loads(process.wait_for('"serving"'))["url"]
+    certify(tmp_path, "second")
+    process.popen.send_signal(signal.SIGHUP)
+    for _ in range(2):
+        process.wait_for('"worker_ready"')
+    process.wait_for('"stopped"')
+    process.wait_for('"stopped"')
+    assert {subject(url) for _ in range(8)} == {"second"}
     assert process.end(signal.SIGTERM) == 0
 
 

@@ -77,6 +77,8 @@ class House:
         self._app = app
         self._config = config
         self._tls = config.create_ssl_context() if config.ssl_enabled else None
+        if self._tls is not None:
+            self._tls.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL 3 refuses it anyway, older ones do not
         self._guests: set[asyncio.Task[None]] = set()
 
     def renew_certificate(self) -> None:

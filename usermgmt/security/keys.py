@@ -79,9 +79,13 @@ class KeyRing:
         self._by_header = {key.header_segment: key for key in self.keys}
 
     def signing_key(self, algorithm: str, now: datetime) -> RingKey | None:
-        """The key that signs now: of this algorithm, active, not retired, the most recently activated."""
-        fit = [k for k in self.keys if k.algorithm == algorithm and k.activated_at <= now and not k.is_retired(now)]
-        return fit[-1] if fit else None
+        """The key that signs now: of this algorithm, active, not retired, the most recently activated.
+
+        When none is active yet it is the first that will be: then this clock is behind the one that made the key.
+        """
+        fit = [key for key in self.keys if key.algorithm == algorithm and not key.is_retired(now)]
+        active = [key for key in fit if key.activated_at <= now]
+        return active[-1] if active else next(iter(fit), None)
 
     def verifying_key(self, header_segment: str, now: datetime) -> RingKey | None:
         """The key whose tokens begin with this segment, unless it is retired."""
