@@ -22,6 +22,7 @@ from h2.connection import H2Connection
 from h2.events import ResponseReceived, StreamEnded, StreamReset
 
 from tests.operator.conftest import Process, Start, environment
+from tests.operator.test_supervision import children, until
 from tests.servers import PostgreSQL
 
 Serving = Callable[..., tuple[Process, str]]
@@ -214,12 +215,10 @@ def test_several_workers_show_a_renewed_certificate_after_a_reload(
         "serve", "--port", "0", environ={**settings, **environment(settings["USERMGMT_DATABASE__URL"], **files)}
     )
     url = json.loads(process.wait_for('"serving"'))["url"]
+    before = children(process)
     certify(tmp_path, "second")
     process.popen.send_signal(signal.SIGHUP)
-    for _ in range(2):
-        process.wait_for('"worker_ready"')
-    process.wait_for('"stopped"')
-    process.wait_for('"stopped"')
+    until(lambda: not children(process) & before and len(children(process)) == 2)
     assert {subject(url) for _ in range(8)} == {"second"}
     assert process.end(signal.SIGTERM) == 0
 
