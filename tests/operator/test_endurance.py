@@ -16,11 +16,11 @@ from usermgmt.operator.listening import House, serve_sockets
 from usermgmt.operator.server import _config
 from usermgmt.settings import Settings
 
-MOST_OBJECTS_A_REQUEST = 0.1
+MOST_OBJECTS_A_REQUEST = 0.5
 ROUND = 100
 WARM_UP_ROUNDS = 3
 ROUNDS = 8
-"""Of about a hundred requests each: many more would find a tenth of an object a request no better."""
+"""Of about a hundred requests each: many more would find half an object a request no better."""
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ class Connection(TCPServer):
     most: ClassVar[int]
     head_seconds: ClassVar[float]
     open_now: ClassVar[int] = 0
+    _dropping: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Serve until the client or the server closes."""
@@ -68,6 +69,8 @@ class Connection(TCPServer):
             await super().run()
         finally:
             Connection.open_now -= 1
+            if self._dropping is not None:
+                self._dropping.cancel()
 
     async def _read_data(self) -> None:
         deadline: float | None = None
@@ -96,12 +99,16 @@ class Connection(TCPServer):
     async def _say_farewell(self) -> None:
         if isinstance(self.protocol.protocol, BoundedHttp2):
             await self.protocol.protocol.refuse_further()
-        self.loop.call_later(LINGER_SECONDS, self._drop)
+        self._drop_soon()
         await self._initiate_server_close()
 
     async def _close(self) -> None:
-        self.loop.call_later(LINGER_SECONDS, self._drop)
+        self._drop_soon()
         await super()._close()
+
+    def _drop_soon(self) -> None:
+        if self._dropping is None:
+            self._dropping = self.loop.call_later(LINGER_SECONDS, self._drop)
 
     def _drop(self) -> None:
         """With TLS the client is to say that it has seen the end; one that rests reads nothing."""
