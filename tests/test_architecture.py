@@ -83,7 +83,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("security.*", ("errors", "permissions", "identifiers", "security.*")),
     ("storage.*", ("errors", "settings", "security.*", "storage.*", "telemetry.*")),
     ("telemetry.*", ("settings", "telemetry.*", "")),
-    ("runtime", ("clock", "settings", "security.*", "storage.*", "telemetry.metrics")),
+    ("runtime", ("clock", "settings", "security.*", "storage.*", "telemetry.metrics", "telemetry.tracing")),
     # the command that writes the README's table makes an application to read its routes
     ("http.route_table", ("app", "settings", "http.*")),
     # marks name events, so that documentation, enforcement and tests read one line
@@ -91,6 +91,8 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("http.paging", ("http.*", "storage.pages")),
     ("http.budgets", ("errors", "settings", "runtime", "http.*", "storage.counters", "telemetry.metrics")),
     ("http.pipeline", ("errors", "permissions", "runtime", "security.*", "http.*", "telemetry.*")),
+    ("http.traces", ("http.management", "telemetry.*")),
+    ("http.problems", ("errors", "http.*", "telemetry.error_tracking")),
     ("http.*", ("errors", "permissions", "settings", "runtime", "security.*", "http.*", "")),
     # tables stand on types alone; statements may join the tables of lower slices
     ("{slice}.models", ("storage.types",)),
@@ -182,9 +184,19 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("schema", ("{slice}.models", "storage.types")),
     (
         "app",
-        ("http.*", "runtime", "settings", "chores", "{slice}.routes", "{slice}.service", "audit.seals", "health.*"),
+        (
+            "http.*",
+            "runtime",
+            "settings",
+            "chores",
+            "{slice}.routes",
+            "{slice}.service",
+            "audit.seals",
+            "health.*",
+            "telemetry.tracing",
+            "telemetry.error_tracking",
+        ),
     ),
-    ("chores", ("errors", "runtime", "telemetry.metrics")),
     # the one place that plugins import from: nothing of its own but short ways to what others have
     (
         "extending",
@@ -200,6 +212,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "audit.events",
         ),
     ),
+    ("chores", ("errors", "runtime", "telemetry.metrics", "telemetry.error_tracking")),
     ("operator.*", ("*",)),
     ("", ()),
 )
@@ -238,6 +251,9 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "pydantic_core": ("http.*", "settings*"),
     "msgspec": ("http.*", "*.schemas", "*.routes", "operator.*"),
     "prometheus_client": ("telemetry.metrics",),
+    # extras, imported only where a setting asks for them
+    "opentelemetry": ("telemetry.spans",),
+    "sentry_sdk": ("telemetry.sentry",),
     "structlog": ("chores", "audit.seals", "storage.counters", "http.*", "telemetry.*", "operator.*"),
     "hypothesis": (),
     "pytest": (),

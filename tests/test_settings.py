@@ -145,6 +145,11 @@ def test_defaults_are_the_documented_ones() -> None:
         "logs.level": "info",
         "metrics.enabled": "false",
         "metrics.token": "(not set)",
+        "tracing.otlp_endpoint": "",
+        "tracing.sample_ratio": "0.1",
+        "errors.sentry_dsn": "(not set)",
+        "errors.environment": "production",
+        "errors.sample_rate": "1.0",
         "docs.enabled": "false",
         "plugins.blueprints": "",
     }
@@ -567,6 +572,9 @@ def test_a_database_url_gets_its_asynchronous_driver(given: str, url: str, *, is
         ("tokens.algorithm", "EdDSA", "EdDSA"),
         ("limits.read", Budget.parse("1/s"), Budget(1, Duration(seconds=1))),
         ("logs.level", "WARNING", "warning"),
+        ("tracing.otlp_endpoint", "http://127.0.0.1:4318/", "http://127.0.0.1:4318"),
+        ("tracing.sample_ratio", "0.25", 0.25),
+        ("errors.sample_rate", 1, 1.0),
         ("secret.keys", [GOOD_KEY], (SecretStr(GOOD_KEY),)),
     ],
 )
@@ -596,6 +604,13 @@ def test_a_value_in_range_is_accepted(key: str, given: object, expected: object)
         ("server.public_url", "https://users.example/?", "must be empty or an http:// or https:// URL"),
         ("server.public_url", "https://users.example\n", "must be empty or an http:// or https:// URL"),
         ("server.data_dir", 5, "is not a valid path"),
+        ("tracing.otlp_endpoint", "collector:4318", "must be empty or an http:// or https:// URL"),
+        ("tracing.sample_ratio", "1.5", "must be from 0.0 to 1.0"),
+        ("tracing.sample_ratio", "-0.1", "must be a number such as 0.1 or 1"),
+        ("tracing.sample_ratio", "nan", "must be a number such as 0.1 or 1"),
+        ("errors.sentry_dsn", "https://hunter2.example/1", "must have the form https://key@host/project"),
+        ("errors.environment", " ", "must not be empty"),
+        ("errors.sample_rate", "10%", "must be a number such as 0.1 or 1"),
         ("database.url", "", "must start with postgresql://"),
         ("database.url", "mysql://u:hunter2@h/d", "must start with postgresql://"),
         ("database.url", "postgresql+psycopg://u:hunter2@h/d", "must start with postgresql://"),
@@ -763,7 +778,7 @@ def test_secrets_can_be_reached_by_who_needs_them() -> None:
 
 def test_describe_says_that_a_secret_is_set_and_not_which() -> None:
     rows = {row.key: row for row in describe(with_secrets())}
-    secrets = {"secret.keys", "bootstrap.admin_password", "metrics.token", "valkey.url"}
+    secrets = {"secret.keys", "bootstrap.admin_password", "metrics.token", "valkey.url", "errors.sentry_dsn"}
     assert {key for key, row in rows.items() if row.is_secret} == secrets
     assert rows["secret.keys"].value_shown == "(hidden)"
     assert rows["secret.keys"].origin == "environment USERMGMT_SECRET_KEYS"
@@ -828,7 +843,7 @@ def test_the_rendered_file_without_its_comment_marks_has_the_defaults() -> None:
     settings = load_settings(config=written(uncommented, "rendered.toml"), environ={})
     assert settings.model_dump() == Settings().model_dump()
     unset = {key for key, origin in settings.origins.items() if origin == "default"}
-    assert unset == {"secret.keys", "bootstrap.admin_password", "metrics.token", "valkey.url"}
+    assert unset == {"secret.keys", "bootstrap.admin_password", "metrics.token", "valkey.url", "errors.sentry_dsn"}
 
 
 def test_the_rendered_file_tells_where_secrets_come_from() -> None:

@@ -1,5 +1,6 @@
 """The application: its pipeline in order, its blueprints, and the checks that it does not start without."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
 from quart import Quart
@@ -26,6 +27,7 @@ from usermgmt.http import (
     pipeline,
     plugins,
     problems,
+    traces,
     uploads,
 )
 from usermgmt.http.access import marks_of
@@ -43,6 +45,7 @@ from usermgmt.sessions.routes import blueprint as session_routes
 from usermgmt.settings import Settings
 from usermgmt.signing_keys import service as signing_keys
 from usermgmt.signing_keys.routes import blueprint as signing_key_routes
+from usermgmt.telemetry import error_tracking, tracing
 from usermgmt.throttle import service as throttle
 from usermgmt.users.routes import blueprint as user_routes
 
@@ -101,6 +104,8 @@ def _install_pipeline(app: Quart, settings: Settings) -> None:
     cross_origin.install(app, settings.cors)
     clients = Clients(settings.network)
     app.before_request(pipeline.identify_client(clients))
+    if settings.tracing.otlp_endpoint:
+        traces.install(app)
     if settings.server.management_bind:
         app.before_request(management.confine)
     app.before_request(pipeline.enforce_ip_rules(ip_rules.refuse_client))
@@ -151,9 +156,14 @@ def _install_lifecycle(app: Quart, settings: Settings) -> None:
     @app.while_serving
     async def serve() -> AsyncGenerator[None, None]:
         runtime: Runtime = app.extensions[context.EXTENSION]
+        tracing.begin(settings.tracing)
+        error_tracking.begin(settings.errors)
+        if tracing.is_on():
+            runtime.database.trace_statements()
         runtime.ring = await signing_keys.prepare_ring(runtime)
         await ip_rules.refresh_rule_book(runtime)
         async with doing(runtime, _chores(settings)):
             yield
         await seals.log_checkpoint(runtime)
         await runtime.close()
+        await asyncio.gather(asyncio.to_thread(tracing.end), asyncio.to_thread(error_tracking.end))

@@ -10,7 +10,7 @@ import structlog
 
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.runtime import Runtime
-from usermgmt.telemetry import metrics
+from usermgmt.telemetry import error_tracking, metrics
 
 log = structlog.get_logger("usermgmt.chores")
 
@@ -48,6 +48,8 @@ async def _repeat(runtime: Runtime, chore: Chore) -> None:
             if not is_failing:
                 fault = None if isinstance(error, DatabaseUnavailable) else error
                 log.warning("chore_failing", chore=chore.name, reason=type(error).__name__, exc_info=fault)
+                if fault is not None:
+                    error_tracking.tell(fault, chore=chore.name)
             is_failing = True
         else:
             metrics.chores_done.labels(chore.name).set_to_current_time()

@@ -12,7 +12,7 @@ from usermgmt.security.secrets import Purpose, Secrets
 from usermgmt.security.tokens import AccessTokens, RefreshTokens
 from usermgmt.settings import Settings
 from usermgmt.storage.database import Database
-from usermgmt.telemetry import metrics
+from usermgmt.telemetry import metrics, tracing
 
 
 @dataclass(slots=True)
@@ -68,6 +68,7 @@ def build_runtime(settings: Settings, *, clock: Clock | None = None) -> Runtime:
             max_wait=passwords.hash_queue,
             observe=metrics.observe_hash,
             observe_refusal=metrics.hash_refused.inc,
+            around=tracing.hashing,
         ),
         password_policy=PasswordPolicy(
             min_length=passwords.min_length,

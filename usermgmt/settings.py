@@ -44,6 +44,7 @@ from usermgmt.settings_values import (
     Duration,
     ReplicaUrl,
     read_list,
+    read_share,
     read_switch,
     read_whole,
 )
@@ -55,6 +56,9 @@ _VALKEY_URL = re.compile(
     r"(?:\?ssl_ca_certs=[^?#&\s]+)?|unix://(?:[^@/?#\s]*@)?/[^?#\s]+(?:\?db=[0-9]+)?"
 )
 _PLUGIN_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_SENTRY_DSN = re.compile(
+    r"https?://[^/@:\s]+(?::[^/@\s]*)?@(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?/(?:\S*/)?[0-9]+"
+)
 _IMPLIED_PORT = re.compile(r"http://.*:80|https://.*:443")
 _SHORTEST, _LONGEST = Duration.parse("1ms"), Duration.parse("3650d")
 
@@ -93,6 +97,13 @@ def _valkey_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _sentry_dsn(dsn: SecretStr) -> SecretStr:
+    text = dsn.get_secret_value()
+    if text and not _SENTRY_DSN.fullmatch(text):
+        raise ValueError("must have the form https://key@host/project, the project being a number")
+    return dsn
+
+
 def _bind(text: str) -> str:
     host, separator, port = text.rpartition(":")
     if text and not (separator and host and port.isdecimal() and 0 < int(port) < 65_536):
@@ -122,6 +133,7 @@ CorsOrigin = Annotated[str, AfterValidator(_cors_origin)]
 Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lowered)]
 Text = Annotated[str, AfterValidator(_filled)]
 PluginPath = Annotated[str, AfterValidator(_plugin_path)]
+Share = Annotated[float, BeforeValidator(read_share), Between(0.0, 1.0)]
 ProxyNetwork = Annotated[str, AfterValidator(_network)]
 Pause = Annotated[Duration, Between(Duration(0), Duration.parse("1h"))]
 Wait = Annotated[Duration, Between(_SHORTEST, Duration.parse("1h"))]
@@ -435,6 +447,27 @@ class MetricsSettings(Section):
     )
 
 
+class TracingSettings(Section):
+    """Traces by OpenTelemetry, an extra."""
+
+    otlp_endpoint: Annotated[str, AfterValidator(_public_url)] = Field(
+        default="", description="URL of a collector that takes OTLP/HTTP, as http://127.0.0.1:4318; empty: no traces."
+    )
+    sample_ratio: Share = Field(
+        default=0.1, description="Share of the requests that are traced, where the caller has not decided it."
+    )
+
+
+class ErrorsSettings(Section):
+    """Faults told to Sentry or to what speaks its protocol, an extra."""
+
+    sentry_dsn: Annotated[SecretStr, AfterValidator(_sentry_dsn)] = Field(
+        default=SecretStr(""), description="DSN, as in https://key@host/project; empty: faults are in the log only."
+    )
+    environment: Text = Field(default="production", description="Name of this installation, told with each fault.")
+    sample_rate: Share = Field(default=1.0, description="Share of the faults that are told.")
+
+
 class DocsSettings(Section):
     """The documentation page of the API."""
 
@@ -468,6 +501,8 @@ class Settings(Section):
     cors: CorsSettings = CorsSettings()
     logs: LogsSettings = LogsSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
+    errors: ErrorsSettings = ErrorsSettings()
     docs: DocsSettings = DocsSettings()
     plugins: PluginsSettings = PluginsSettings()
 

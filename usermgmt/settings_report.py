@@ -121,7 +121,7 @@ def _key_toml(key: str, declared: FieldInfo) -> str:
 
 
 def _toml(value: object) -> str:
-    if isinstance(value, bool | int):
+    if isinstance(value, bool | int | float):
         return str(value).lower()
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
@@ -143,9 +143,29 @@ def common_problems(settings: Settings) -> list[SettingsProblem]:
             problems.append(("server.server", "needs granian: pip install 'usermgmt[granian]'"))
     if settings.metrics.enabled and not (settings.metrics.token or settings.server.management_bind):
         problems.append(("metrics.enabled", "needs metrics.token or server.management_bind, or nobody could ask"))
-    if settings.valkey.url and find_spec("redis") is None:
-        problems.append(("valkey.url", "needs the client library: pip install 'usermgmt[valkey]'"))
+    problems += _missing_extras(settings)
     return [SettingsProblem(key, settings.origins[key], message) for key, message in problems]
+
+
+def _missing_extras(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What is set but needs a library that is not installed."""
+    extras = (
+        (settings.server.server == "granian", "server.server", "granian", "granian"),
+        (settings.valkey.url, "valkey.url", "redis", "valkey"),
+        (settings.tracing.otlp_endpoint, "tracing.otlp_endpoint", "opentelemetry.exporter.otlp.proto.http", "otel"),
+        (settings.errors.sentry_dsn, "errors.sentry_dsn", "sentry_sdk", "sentry"),
+    )
+    for is_wanted, key, module, extra in extras:
+        if is_wanted and not _is_installed(module):
+            yield key, f"needs a library that is not installed: pip install 'usermgmt[{extra}]'"
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module of an extra can be imported; its packages are, the module is not."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def production_problems(settings: Settings) -> list[SettingsProblem]:

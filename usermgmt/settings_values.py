@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-Bound = TypeVar("Bound", int, timedelta)
+Bound = TypeVar("Bound", int, float, timedelta)
 
 _UNITS = {
     "d": timedelta(days=1),
@@ -232,3 +232,10 @@ def read_whole(written: object) -> object:
     if not re.fullmatch("-?[0-9]{1,18}", str(written).strip()):
         raise ValueError("must be a whole number")
     return int(str(written))
+
+
+def read_share(written: object) -> object:
+    """A number with or without decimals. Raises ValueError."""
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", str(written).strip()):
+        raise ValueError("must be a number such as 0.1 or 1")
+    return float(str(written))

@@ -34,6 +34,7 @@ from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller, Client, Principal
 from usermgmt.security.tokens import AccessClaims
 from usermgmt.telemetry import metrics, timing
+from usermgmt.telemetry.logs import ACCESS
 
 PrincipalLoader = Callable[[Runtime, AccessClaims], Awaitable[Principal | None]]
 ClientRefuser = Callable[[Runtime, Client, str | None], None]
@@ -47,7 +48,7 @@ _CSP = "default-src 'none'; frame-ancestors 'none'"
 _TELLING = ("debug", "info")  # the levels at which a request has its line
 _HSTS = "max-age=31536000; includeSubDomains"
 
-log = structlog.get_logger("usermgmt.access")
+log = structlog.get_logger(ACCESS)
 
 
 def identify_client(clients: Clients) -> Callable[[], Awaitable[None]]:
@@ -56,9 +57,9 @@ def identify_client(clients: Clients) -> Callable[[], Awaitable[None]]:
     async def identify() -> None:
         state, asked = g._get_current_object(), request_ctx.request
         state.started = time.perf_counter()
-        timing.begin()
         given = asked.headers.get("X-Request-ID", "")
         state.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+        timing.begin(state.request_id)
         agent = asked.headers.get("User-Agent", "")[:MAX_USER_AGENT]
         state.caller = Caller(client=Client(clients.address_of(asked), agent or None, state.request_id))
         state.rule = _rule_of(asked)
@@ -232,7 +233,7 @@ def _log(response: Response) -> None:
     principal, problem = state.caller.principal, state.get("problem")
     log.info(
         "request",
-        method=asked.method if len(asked.method) <= 16 else "other",
+        method=asked.method if asked.method in metrics.METHODS else "other",
         route=asked.url_rule.rule if asked.url_rule is not None else None,
         status=response.status_code,
         milliseconds=round((time.perf_counter() - state.started) * 1000, 1),

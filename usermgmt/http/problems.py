@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from quart import Quart, Response, g
+from quart import Quart, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from usermgmt.errors import (
@@ -22,6 +22,7 @@ from usermgmt.errors import (
 )
 from usermgmt.http.answers import encode
 from usermgmt.http.context import runtime
+from usermgmt.telemetry import error_tracking
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -118,5 +119,7 @@ async def _refuse_framework(error: HTTPException) -> Response:
 
 async def _fail(error: Exception) -> Response:
     """A fault: logged whole, told as nothing but its request id."""
-    log.error("request_failed", exc_info=error, request_id=g.get("request_id"))
+    route = request.url_rule.rule if request.url_rule is not None else None
+    log.error("request_failed", exc_info=error, request_id=g.get("request_id"), method=request.method, route=route)
+    error_tracking.tell(error, request_id=g.get("request_id"), method=request.method, route=route)
     return problem_response(InternalError())

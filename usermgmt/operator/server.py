@@ -30,6 +30,7 @@ from usermgmt.operator.hangup import Hangup
 from usermgmt.operator.listening import House, serve_sockets
 from usermgmt.runtime import Runtime
 from usermgmt.settings import ServerSettings
+from usermgmt.telemetry import error_tracking
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75.0  # longer than load balancers keep a connection, so that they are who closes it
@@ -241,6 +242,8 @@ def _tell_fault(loop: asyncio.AbstractEventLoop, fault: dict[str, Any]) -> None:
     """Log what went wrong outside of a request, but for connections that were dropped at the end or failed TLS."""
     if not isinstance(fault.get("exception"), asyncio.CancelledError | ssl.SSLError):
         loop.default_exception_handler(fault)
+        if isinstance(error := fault.get("exception"), Exception):
+            error_tracking.tell(error)
 
 
 def leave(code: int) -> None:

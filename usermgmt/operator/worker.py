@@ -7,6 +7,7 @@ them. The link's end means that the supervisor is gone. Signals are the supervis
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -86,7 +87,7 @@ async def _work(task: Task) -> None:
     settings, reasons = production_settings(task.flags, Path(task.config) if task.config else None)
     await refuse_unfit(settings, reasons)
     assert settings is not None
-    configure_logs(settings.logs)
+    configure_logs(settings.logs, worker=os.getpid())
     ending = server.Ending(settings.server.graceful_timeout.total_seconds())
     link = Link(task.link, ending)
     beating = asyncio.create_task(link.beat())

@@ -19,7 +19,7 @@ import time
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -87,9 +87,10 @@ class PasswordHasher:
         patience: timedelta = timedelta(milliseconds=750),
         observe: Observer = lambda _waited, _spent: None,
         observe_refusal: Callable[[], None] = lambda: None,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """`peppers` are (id, key), newest first; `workers` 0 means one per processor; `max_wait` bounds the queue, and
-        `patience` is how long a place in it is waited for.
+        `patience` is how long a place in it is waited for; `around` each wait for a hash is a block of its own.
         """
         self.cost = cost
         self._peppers = dict(peppers)
@@ -97,7 +98,7 @@ class PasswordHasher:
         self.workers = workers or processors()
         self._max_wait = max_wait.total_seconds()
         self._patience = patience.total_seconds()
-        self._observe, self._observe_refusal = observe, observe_refusal
+        self._observe, self._observe_refusal, self._around = observe, observe_refusal, around
         self._pool = ThreadPoolExecutor(self.workers, "hash", initializer=_lower_priority, initargs=(nice,))
         self._seconds = COST_12_SECONDS * 2.0 ** (cost - 12)
         self._alone: float | None = None
@@ -160,7 +161,8 @@ class PasswordHasher:
             place.is_used = True
         future = self._pool.submit(self._timed, job, time.perf_counter())
         future.add_done_callback(self._leave)  # when it is computed or dropped, not when its caller stops waiting
-        return await asyncio.wrap_future(future)
+        with self._around():
+            return await asyncio.wrap_future(future)
 
     def _admit(self) -> None:
         wait = self._expected_wait()

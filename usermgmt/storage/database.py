@@ -21,11 +21,11 @@ from sqlalchemy.pool import QueuePool
 
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.settings import DatabaseSettings
-from usermgmt.storage.engines import answers, postgresql_engine, sqlite_engine
+from usermgmt.storage.engines import answers, postgresql_engine, sqlite_engine, trace_statements
 from usermgmt.storage.faults import RepeatableConflict, faults_translated, was_cut
 from usermgmt.storage.loader import Loader
 from usermgmt.storage.rows import Rows
-from usermgmt.telemetry import timing
+from usermgmt.telemetry import timing, tracing
 
 SQLITE_READERS = 4
 SQLITE_WRITER_TIMEOUT = 5.0
@@ -135,7 +135,10 @@ class Database:
             loader = self._loaders[fetch] = self._loader(fetch)
         started = time.perf_counter()
         try:
-            return await loader.load(key)
+            if not tracing.is_on():
+                return await loader.load(key)
+            with tracing.step(f"coalesced {fetch.__name__}"):
+                return await loader.load(key)
         finally:
             timing.add(time.perf_counter() - started)
 
@@ -177,6 +180,11 @@ class Database:
             pool = engine.pool if engine is not None else None
             if isinstance(pool, QueuePool):
                 yield name, pool.size(), pool.checkedout()
+
+    def trace_statements(self) -> None:
+        """Have each statement of a traced request be a span of its trace, from now on."""
+        for engine in filter(None, {self._writer, self._reader, self._replica}):
+            trace_statements(engine)
 
     async def is_answering(self) -> bool:
         """Whether one trivial read succeeds now."""

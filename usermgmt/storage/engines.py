@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -18,7 +18,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from usermgmt.settings import DatabaseSettings
 from usermgmt.storage.wanted import DISTRIBUTED
-from usermgmt.telemetry import timing
+from usermgmt.telemetry import timing, tracing
 
 SQLITE_BUSY_MILLISECONDS = 5_000
 IDLE_SECONDS = 5.0  # a connection that was used since needs no asking whether it is alive
@@ -115,6 +115,30 @@ def _time_statements(engine: AsyncEngine) -> None:
         timing.add(time.perf_counter() - _BEGUN.get())
 
 
+def trace_statements(engine: AsyncEngine) -> None:
+    """Make a span of each statement: its text, which has placeholders, and never the values in their places."""
+    system = engine.dialect.name
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def begin(*told: Any) -> None:  # SQLAlchemy's event passes its own things; the third is the text
+        _SPAN.set(tracing.begin_statement(system, told[2]))
+
+    @event.listens_for(engine.sync_engine, "after_cursor_execute")
+    def end(*_: Any) -> None:
+        if (span := _SPAN.get()) is not None:
+            span.end()
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def fail(fault: ExceptionContext) -> None:
+        if (span := _SPAN.get()) is not None:
+            error: Any = fault.original_exception
+            state = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
+            span.fail(state or type(error).__name__)
+            span.end()
+            _SPAN.set(None)
+
+
+_SPAN: "ContextVar[tracing.Step | None]" = ContextVar("statement_span", default=None)
 _BEGUN: ContextVar[float] = ContextVar("statement_begun", default=0.0)
 
 

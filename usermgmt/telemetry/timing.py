@@ -1,23 +1,40 @@
-"""How long a request waited for the database, summed up beside it."""
+"""The request that this code runs for, if any: its id, and how long it waited for the database."""
 
 from contextvars import ContextVar
 
-_waited: ContextVar[list[float] | None] = ContextVar("database_seconds", default=None)
+
+class _Request:
+    """What is known of a request while it is answered."""
+
+    __slots__ = ("id", "waited")
+
+    def __init__(self, request_id: str) -> None:
+        self.id = request_id
+        self.waited = 0.0
 
 
-def begin() -> None:
+_current: ContextVar[_Request | None] = ContextVar("request", default=None)
+
+
+def begin(request_id: str) -> None:
     """Sum up from nothing, for what runs in this context."""
-    _waited.set([0.0])
+    _current.set(_Request(request_id))
 
 
 def add(seconds: float) -> None:
-    """Add a wait; without a sum that was begun, nothing."""
-    waited = _waited.get()
-    if waited is not None:
-        waited[0] += seconds
+    """Add a wait; outside of a request, nothing."""
+    request = _current.get()
+    if request is not None:
+        request.waited += seconds
 
 
 def spent() -> float:
     """The sum, in seconds."""
-    waited = _waited.get()
-    return waited[0] if waited is not None else 0.0
+    request = _current.get()
+    return request.waited if request is not None else 0.0
+
+
+def request_id() -> str | None:
+    """The id of the request; None outside of one."""
+    request = _current.get()
+    return request.id if request is not None else None
