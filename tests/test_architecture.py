@@ -53,7 +53,7 @@ MORE_FILES = {
     "imports": {"reading", "rows"},  # files as they come, and what a row of them may hold
     "groups": {"reach"},  # the WHERE clause that confines a statement to whom a right reaches
     # the vocabulary, which the marks above handlers use too, and the seals
-    "audit": {"events", "digests", "seals", "verification"},
+    "audit": {"events", "digests", "seals", "verification", "measures"},
 }
 
 ANY_SHARED = (
@@ -119,6 +119,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("audit.digests", ()),
     ("audit.seals", (*ANY_SHARED, "{own}.*")),
     ("audit.verification", (*ANY_SHARED, "{own}.*")),
+    ("audit.measures", ("runtime", "telemetry.metrics", "{own}.*")),
     ("groups.reach", ("{own}.models", "permissions", "storage.wanted")),
     ("roles.held", ("{own}.models", "permissions", "storage.wanted")),
     ("{slice}.queries", ("{own}.models", "{below}.models", *OWNERS, "storage.*", "permissions", "errors")),
@@ -192,6 +193,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "{slice}.routes",
             "{slice}.service",
             "audit.seals",
+            "audit.measures",
             "health.*",
             "telemetry.tracing",
             "telemetry.error_tracking",

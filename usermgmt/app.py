@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 
 from quart import Quart
 
+from usermgmt.audit import measures as record_measures
 from usermgmt.audit import seals
 from usermgmt.audit import service as audit
 from usermgmt.audit.routes import blueprint as audit_routes
@@ -41,6 +42,7 @@ from usermgmt.personal_data import service as personal_data
 from usermgmt.personal_data.routes import blueprint as personal_data_routes
 from usermgmt.roles.routes import blueprint as role_routes
 from usermgmt.runtime import Runtime, build_runtime
+from usermgmt.sessions import service as sessions
 from usermgmt.sessions.routes import blueprint as session_routes
 from usermgmt.settings import Settings
 from usermgmt.signing_keys import service as signing_keys
@@ -146,7 +148,16 @@ def _chores(settings: Settings) -> tuple[Chore, ...]:
         Chore("erasures", personal_data.ERASE_INTERVAL, personal_data.erase_due),
         Chore("audit_retention", seals.PRUNE_INTERVAL, seals.prune_due),
         Chore("audit_seals", settings.audit.seal_interval, seals.seal_pending),
-        *([Chore("samples", measures.INTERVAL, measures.sample)] if settings.metrics.enabled else []),
+        *(_samples() if settings.metrics.enabled else ()),
+    )
+
+
+def _samples() -> tuple[Chore, ...]:
+    """The states that metrics tell."""
+    return (
+        Chore("samples", measures.INTERVAL, measures.sample),
+        Chore("audit_samples", record_measures.INTERVAL, record_measures.sample),
+        Chore("session_samples", sessions.SAMPLE_INTERVAL, sessions.sample_live),
     )
 
 

@@ -39,6 +39,7 @@ async def doing(runtime: Runtime, chores: Sequence[Chore]) -> AsyncIterator[None
 async def _repeat(runtime: Runtime, chore: Chore) -> None:
     """Say once that it fails, and once that it succeeds again."""
     is_failing = False
+    metrics.expect(metrics.chores_failed, [chore.name])
     while True:
         await asyncio.sleep(chore.interval.total_seconds())
         try:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from sqlalchemy import text
 from tests.conftest import settings_for
 from tests.people import PASSWORD, Person, Server
 from tests.problems import problem_of
+from usermgmt.audit import measures, seals
 from usermgmt.errors import DatabaseUnavailable
+from usermgmt.sessions import service as sessions
 from usermgmt.storage.database import Database
 
 TOKEN = "a-token-that-only-prometheus-has"
@@ -90,6 +93,55 @@ async def test_refused_guesses_are_counted(server: Server, ada: Person):
     assert grown(before, after, "throttle_refused_total", kind="account") == 2
 
 
+async def test_sessions_are_counted_from_their_beginning_to_their_end(server: Server, ada: Person):
+    before = await told(server)
+    other, stranger = await ada.elsewhere(), server.nobody()
+    first = other.refresh_token
+
+    async def refresh(token: str) -> int:
+        return (await stranger.post("/api/auth/refresh", json={"refresh_token": token})).status_code
+
+    assert [await refresh(first), await refresh(first), await refresh("forged")] == [200, 200, 401]
+    server.clock.move(timedelta(minutes=1))
+    assert await refresh(first) == 401  # beyond the grace: stolen
+    await sessions.sample_live(server.runtime)
+    halfway = await told(server)
+    assert halfway["usermgmt_sessions_live{}"] == 1
+    assert grown(before, halfway, "sessions_opened_total") == 1
+    outcomes = {"new": 1, "repeated": 1, "forged": 1, "refused": 1}
+    assert {each: grown(before, halfway, "refreshes_total", outcome=each) for each in outcomes} == outcomes
+    assert grown(before, halfway, "sessions_revoked_total", reason="refresh_reused") == 1
+    assert (await ada.post("/api/auth/logout")).status_code == 204
+    await sessions.sample_live(server.runtime)
+    after = await told(server)
+    assert grown(halfway, after, "sessions_revoked_total", reason="signed_out") == 1
+    assert after["usermgmt_sessions_live{}"] == 0
+
+
+async def test_a_record_that_waits_for_its_seal_is_seen_and_so_is_one_that_was_changed(server: Server, ada: Person):
+    async def standing() -> tuple[float, float, float, float]:
+        await measures.sample(server.runtime)
+        names = ("chain_broken", "unsealed_events", "oldest_unsealed_seconds", "last_seal_timestamp_seconds")
+        series = await told(server)
+        broken, waiting, seconds, at = (series[f"usermgmt_audit_{name}{{}}"] for name in names)
+        return broken, waiting, seconds, at
+
+    server.clock.move(timedelta(minutes=1))
+    await seals.seal_pending(server.runtime)
+    broken, waiting, seconds, sealed_at = await standing()
+    assert (broken, waiting, seconds) == (0, 0, 0)
+    assert sealed_at == pytest.approx(server.clock.now().timestamp(), abs=30)
+    await ada.elsewhere()
+    server.clock.move(timedelta(minutes=20))
+    broken, waiting, seconds, still = await standing()
+    assert (broken, waiting, still) == (0, 1, sealed_at)
+    assert 1200 <= seconds < 1230
+    await server.execute("UPDATE audit_head SET events = events + 1")
+    assert (await standing())[:2] == (1, 1)
+    with pytest.raises(seals.ChainBroken):
+        await seals.seal_pending(server.runtime)
+
+
 async def test_a_database_that_is_away_is_counted(server: Server):
     before = await told(server)
     away = Database(settings_for("postgresql+asyncpg://nobody@127.0.0.1:1/nothing").database)
@@ -128,7 +180,7 @@ async def test_the_management_listener_serves_probes_and_metrics_only(server: Se
 async def test_every_series_of_the_dashboard_and_the_alerts_is_told(server: Server, ada: Person):
     response = await server.nobody().get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
     offered = set(re.findall(r"^# TYPE (\S+)", await response.get_data(as_text=True), re.MULTILINE))
-    for file in ("grafana/usermgmt.json", "prometheus/alerts.yml"):
+    for file in ("grafana/usermgmt.json", "prometheus/alerts.yml", "prometheus/alerts_test.yml"):
         used = set(re.findall(r"\busermgmt_[a-z_]+", (DEPLOY / file).read_text(encoding="utf-8")))
         assert len(used) > 8
         assert {re.sub("_bucket$", "", name) for name in used} - offered == set(), file

@@ -183,6 +183,16 @@ async def count_events(session: AsyncSession, *, after: tuple[datetime, UUID]) -
     return (await session.execute(counted)).scalar_one()
 
 
+async def count_unsealed(
+    session: AsyncSession, *, after: tuple[datetime, UUID], most: int
+) -> tuple[int, datetime | None]:
+    """How many events there are after a place, up to a number of them, and when the first of them was."""
+    places = select(AuditEvent.at).where(_place() > tuple_(*_literals(after))).order_by(AuditEvent.at, AuditEvent.id)
+    waiting = places.limit(most).subquery()
+    count, oldest = (await session.execute(select(func.count(), func.min(waiting.c.at)).select_from(waiting))).one()
+    return count, oldest
+
+
 async def find_event_after(session: AsyncSession, at: datetime) -> AuditEvent | None:
     """The first event later than a time."""
     found = select(AuditEvent).where(AuditEvent.at > at).order_by(AuditEvent.at, AuditEvent.id).limit(1)

@@ -24,6 +24,7 @@ from usermgmt.sessions.models import RevocationReason, Session
 from usermgmt.sessions.queries import Generation
 from usermgmt.sessions.service import Opened
 from usermgmt.storage.faults import repeated_on_conflict
+from usermgmt.telemetry import metrics
 from usermgmt.throttle import service as throttle
 from usermgmt.throttle.models import Bucket
 from usermgmt.users import queries as user_queries
@@ -134,6 +135,7 @@ async def refresh(runtime: Runtime, caller: Caller, presented: str) -> TokenPair
     """
     claims = runtime.refresh_tokens.read(presented)
     if claims is None:
+        metrics.refreshed.labels("forged").inc()
         await throttle.count_failure(runtime, throttle.refresh_counter(runtime, caller.client))
         raise InvalidRefreshToken
     now = runtime.clock.now()
@@ -148,6 +150,7 @@ async def refresh(runtime: Runtime, caller: Caller, presented: str) -> TokenPair
             idle_expires_at=idle_expires_at,
         )
         if moved is not None:
+            metrics.refreshed.labels("new").inc()
             await audit.record(
                 session,
                 Event.SESSION_REFRESHED,
@@ -159,8 +162,10 @@ async def refresh(runtime: Runtime, caller: Caller, presented: str) -> TokenPair
             return _pair(runtime, moved, now)
         row = await session_queries.find_session(session, claims.user_id, claims.session_id)
         if row is not None and _is_repeat(runtime, row, claims, now):
+            metrics.refreshed.labels("repeated").inc()
             return _pair(runtime, row, now)
         refusal = await _refuse_refresh(session, caller, row, claims, now)
+    metrics.refreshed.labels("refused").inc()
     raise refusal
 
 
@@ -341,6 +346,7 @@ async def _refuse_refresh(
         session, claims.user_id, claims.session_id, now=now, reason=RevocationReason.REFRESH_REUSED
     )
     if revoked:
+        metrics.sessions_revoked.labels(RevocationReason.REFRESH_REUSED).inc()
         await audit.record(
             session,
             Event.SESSION_REFRESH_REUSED,

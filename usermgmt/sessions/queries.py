@@ -1,4 +1,6 @@
-"""Statements on sessions. Each names the user, so that it reaches one place of a distributed database."""
+"""Statements on sessions. Each names the user, so that it reaches one place of a distributed database, but
+for those that count them all for a metric.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +8,11 @@ from datetime import datetime
 from typing import cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, bindparam, exists, insert, select, update
+from sqlalchemy import ColumnElement, Table, bindparam, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.sessions.models import RevocationReason, Session
+from usermgmt.storage.explain import estimate_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ class Generation:
 
 
 _TABLE = cast("Table", Session.__table__)
+_IS_LIVE = (
+    Session.revoked_at.is_(None),
+    Session.expires_at > bindparam("at", type_=Session.expires_at.type),
+    Session.idle_expires_at > bindparam("at", type_=Session.expires_at.type),
+)
 _MOVE = (  # built once: every refresh is this statement
     update(_TABLE)
     .where(
@@ -106,6 +114,17 @@ async def list_live_sessions(session: AsyncSession, user_id: UUID, *, now: datet
     """The sessions of a user that are good now, newest first."""
     statement = select(Session).where(*_is_live(user_id, now)).order_by(Session.id.desc())
     return (await session.scalars(statement)).all()
+
+
+async def count_live_sessions(session: AsyncSession, *, now: datetime, most: int) -> int:
+    """How many sessions are good now, up to a number of them."""
+    some = select(Session.id).where(*_IS_LIVE).limit(most).subquery()
+    return (await session.execute(select(func.count()).select_from(some), {"at": now})).scalar_one()
+
+
+async def estimate_live_sessions(session: AsyncSession, *, now: datetime) -> int:
+    """About how many sessions are good now, by PostgreSQL's statistics."""
+    return await estimate_rows(session, select(Session.id).where(*_IS_LIVE), {"at": now})
 
 
 async def update_oldest_revoked(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,8 +21,14 @@ from usermgmt.sessions import queries
 from usermgmt.sessions.models import RevocationReason, Session
 from usermgmt.sessions.queries import Acquaintance
 from usermgmt.storage.faults import repeated_on_conflict
+from usermgmt.telemetry import metrics
 
 MAX_USER_AGENT = 512
+SAMPLE_INTERVAL = timedelta(seconds=15)
+MOST_COUNTED = 10_000
+
+
+metrics.expect(metrics.sessions_revoked, RevocationReason)
 
 
 class SessionNotFound(NotFound):
@@ -65,7 +71,18 @@ async def open_session(
     ended = await queries.update_oldest_revoked(session, user_id, keep=tokens.max_sessions, now=at, reason=reason)
     if ended:
         await _record_ended(session, caller, user_id, len(ended), at=at, reason=reason)
+    metrics.sessions_opened.inc()
     return Opened(opened, acquaintance)
+
+
+async def sample_live(runtime: Runtime) -> None:
+    """Take how many sessions are live, for metrics: exactly while they are few, else by the database's statistics."""
+    now = runtime.clock.now()
+    async with runtime.database.read(may_lag=True) as session:
+        about = 0 if runtime.database.is_sqlite else await queries.estimate_live_sessions(session, now=now)
+        if about < MOST_COUNTED:
+            about = await queries.count_live_sessions(session, now=now, most=MOST_COUNTED)
+    metrics.sessions_live.set(about)
 
 
 async def list_sessions(runtime: Runtime, caller: Caller, user_id: UUID) -> Sequence[Session]:
@@ -114,6 +131,7 @@ async def end_session(
     """Revoke one session and record it; False when it had ended already."""
     if not await queries.update_revoked(session, user_id, session_id, now=at, reason=reason):
         return False
+    metrics.sessions_revoked.labels(reason).inc()
     await audit.record(
         session,
         Event.SESSION_REVOKED,
@@ -155,6 +173,7 @@ async def _check_may_end(session: AsyncSession, caller: Caller, user_id: UUID) -
 async def _record_ended(
     session: AsyncSession, caller: Caller, user_id: UUID, count: int, *, at: datetime, reason: RevocationReason
 ) -> None:
+    metrics.sessions_revoked.labels(reason).inc(count)
     await audit.record(
         session,
         Event.SESSION_REVOKED,

@@ -4,8 +4,9 @@ Several workers of one server write into one directory (`PROMETHEUS_MULTIPROC_DI
 that any of them tells the sum. What is a state and not a sum, a gauge, is taken every `SAMPLE_SECONDS`.
 """
 
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def _most(name: str, text: str, *labels: str) -> Gauge:
     return Gauge(f"usermgmt_{name}", text, labels, registry=_registry, multiprocess_mode="max")
 
 
+def _latest(name: str, text: str) -> Gauge:
+    """What is true of the whole deployment, so that the worker that looked last is right."""
+    return Gauge(f"usermgmt_{name}", text, registry=_registry, multiprocess_mode="livemostrecent")
+
+
 def _histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
     return Histogram(f"usermgmt_{name}", text, labels, registry=_registry, buckets=buckets)
 
@@ -47,6 +53,10 @@ request_seconds = _histogram("request_duration_seconds", "From request to answer
 tokens = _counter("tokens_verified_total", "Access tokens, by the key that signed them.", "key", "outcome")
 budgets = _counter("budget_requests_total", "Requests by budget.", "budget", "outcome")
 throttled = _counter("throttle_refused_total", "Guesses refused before they were verified.", "kind")
+sessions_opened = _counter("sessions_opened_total", "Sign-ins that opened a session.")
+sessions_revoked = _counter("sessions_revoked_total", "Sessions that were ended before their time.", "reason")
+refreshed = _counter("refreshes_total", "Refresh tokens presented.", "outcome")
+REFRESHED = ("new", "repeated", "refused", "forged")
 audit_events = _counter("audit_events_total", "Events put on record.", "event", "outcome")
 hash_wait = _histogram("hash_wait_seconds", "How long a password waited for its hash to begin.", HASH_SECONDS)
 hash_seconds = _histogram("hash_duration_seconds", "How long a hash took.", HASH_SECONDS)
@@ -71,7 +81,14 @@ valkey_down = _sum("valkey_down", "Workers that count requests alone because Val
 draining = _sum("draining", "Workers that take no new work.")
 memory = _sum("resident_memory_bytes", "Memory of the workers.")
 workers = _sum("workers", "Workers that serve.")
-build = _most("build_info", "The release that runs.", "version")
+sessions_live = _latest("sessions_live", "Sessions that are good, of the whole deployment; beyond 10,000 estimated.")
+audit_broken = _latest("audit_chain_broken", "Whether the end of the record is not ours: nothing is sealed any more.")
+audit_unsealed = _latest("audit_unsealed_events", "Events on record that wait for a seal, counted up to 10,000.")
+audit_unsealed_seconds = _latest("audit_oldest_unsealed_seconds", "How long the first of them waits.")
+audit_sealed_at = _latest("audit_last_seal_timestamp_seconds", "When the last seal was made, in Unix time; 0: never.")
+build = Gauge(
+    "usermgmt_build_info", "The release that runs.", ["version"], registry=_registry, multiprocess_mode="livemax"
+)
 
 
 def exposition() -> bytes:
@@ -103,6 +120,12 @@ def observe_hash(waited: float, spent: float) -> None:
     """Note a hash: how long it waited and how long it took."""
     hash_wait.observe(waited)
     hash_seconds.observe(spent)
+
+
+def expect(counter: Counter, *values: Iterable[str]) -> None:
+    """Begin at zero for each combination of labels that may come: Prometheus sees no growth from nothing."""
+    for labels in itertools.product(*values):
+        counter.labels(*labels)
 
 
 def set_gauges(values: Mapping[Gauge, float]) -> None:
@@ -147,3 +170,6 @@ def _timed(route: str) -> Histogram:
 @cache
 def _token(key: str, outcome: str) -> Counter:
     return tokens.labels(key, outcome)
+
+
+expect(refreshed, REFRESHED)

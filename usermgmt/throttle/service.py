@@ -32,6 +32,8 @@ POLL_SECONDS = 0.02
 BATCH = 1_000
 FORGET_INTERVAL = timedelta(minutes=1)
 
+metrics.expect(metrics.throttled, Bucket)
+
 
 class TooManyAttempts(TooMany):
     """Too many wrong guesses were made lately: at this account from unknown networks, or from this network."""
