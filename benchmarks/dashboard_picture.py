@@ -119,14 +119,27 @@ def _person(target: server.Target, number: int, ends: float) -> None:
     chance = random.Random(number)
     began = time.monotonic()
     while time.monotonic() < ends:
-        tokens = target.sign_in(f"user{chance.randrange(1, USERS)}")
+        tokens = _tokens(
+            target, "login", {"username": f"user{chance.randrange(1, USERS)}", "password": server.PASSWORD}
+        )
+        if tokens is None:
+            continue
         for _ in range(chance.randrange(10, 40)):
             share = (time.monotonic() - began) / (ends - began)
             time.sleep(chance.expovariate(4 + 24 * math.sin(math.pi * min(1.0, share))))
             _look(target, tokens["access_token"], chance)
-        tokens = target.call("POST", "/api/auth/refresh", {"refresh_token": tokens["refresh_token"]})
-        if chance.random() < 0.5:
+        tokens = _tokens(target, "refresh", {"refresh_token": tokens["refresh_token"]})
+        if tokens is not None and chance.random() < 0.5:
             _quietly(target, "POST", "/api/auth/logout", None, tokens["access_token"])
+
+
+def _tokens(target: server.Target, act: str, body: dict[str, str]) -> Any:
+    """What signing in or refreshing gives; None, after a moment, when the server asks to come back."""
+    try:
+        return target.call("POST", f"/api/auth/{act}", body)
+    except urllib.error.HTTPError:
+        time.sleep(1)
+        return None
 
 
 def _look(target: server.Target, token: str, chance: random.Random) -> None:
