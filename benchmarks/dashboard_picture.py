@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DASHBOARD = ROOT / "deploy" / "grafana" / "usermgmt.json"
 PICTURE = ROOT / "docs" / "pictures" / "dashboard.png"
 COLOURS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#f2495c", "#b877d9", "#37872d", "#8ab8ff", "#ffa6b0", "#c8f2c2")
-WIDTH, HEIGHT = 470, 210
+WIDTH, HEIGHT = 372, 176
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 44
 USERS = 60
 CALLERS = 4
@@ -206,7 +206,7 @@ def lines_of(prometheus: str, panel: dict[str, Any], begins: float, ends: float)
 def _panel(panel: dict[str, Any], lines: Sequence[Line], begins: float, ends: float) -> str:
     """One panel as SVG."""
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    most = max((value for line in lines for _, value in line.points), default=0.0) * 1.1 or 1.0
+    most = _round(max((value for line in lines for _, value in line.points), default=0.0) or 1.0, unit)
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
 
     def place(at: float, value: float) -> str:
@@ -243,6 +243,14 @@ def _legend(lines: Sequence[Line]) -> str:
         parts.append(f'<text x="{x + 14}" y="{y}" class="a">{html.escape(name)}</text>')
         x += wide
     return "".join(parts)
+
+
+def _round(most: float, unit: str) -> float:
+    """A little more than the highest value, such that a quarter of it reads well."""
+    size = next((size for size, _ in SCALES.get(unit, ()) if most >= size), 1.0)
+    step = most / size / 4
+    digit = 10.0 ** math.floor(math.log10(step))
+    return next(each for each in (1, 2, 2.5, 5, 10) if each * digit >= step) * digit * 4 * size
 
 
 def _shown(value: float, most: float, unit: str) -> str:
