@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from sqlalchemy import event
@@ -19,6 +19,9 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from usermgmt.settings import DatabaseSettings
 from usermgmt.storage.wanted import DISTRIBUTED
 from usermgmt.telemetry import timing, tracing
+
+if TYPE_CHECKING:
+    from usermgmt.telemetry.spans import Step
 
 SQLITE_BUSY_MILLISECONDS = 5_000
 IDLE_SECONDS = 5.0  # a connection that was used since needs no asking whether it is alive
@@ -138,7 +141,7 @@ def trace_statements(engine: AsyncEngine) -> None:
             _SPAN.set(None)
 
 
-_SPAN: "ContextVar[tracing.Step | None]" = ContextVar("statement_span", default=None)
+_SPAN: "ContextVar[Step | None]" = ContextVar("statement_span", default=None)
 _BEGUN: ContextVar[float] = ContextVar("statement_begun", default=0.0)
 
 
