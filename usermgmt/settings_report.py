@@ -136,11 +136,8 @@ def common_problems(settings: Settings) -> list[SettingsProblem]:
     if "*" in settings.cors.origins and settings.cors.credentials:
         problems.append(("cors.origins", "* must not be combined with cors.credentials; list the origins"))
     problems += [("server.tls_certificate", message) for message in _tls_problems(settings.server)]
-    if settings.server.server == "granian":
-        if settings.server.is_tls:
-            problems.append(("server.server", "must be hypercorn for TLS; or let a proxy speak TLS"))
-        if find_spec("granian") is None:
-            problems.append(("server.server", "needs granian: pip install 'usermgmt[granian]'"))
+    if settings.server.server == "granian" and settings.server.is_tls:
+        problems.append(("server.server", "must be hypercorn for TLS; or let a proxy speak TLS"))
     if settings.metrics.enabled and not (settings.metrics.token or settings.server.management_bind):
         problems.append(("metrics.enabled", "needs metrics.token or server.management_bind, or nobody could ask"))
     problems += _missing_extras(settings)
