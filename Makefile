@@ -21,10 +21,13 @@ install: .venv/run.stamp  ## Create .venv with .venv/bin/usermgmt
 test: .venv/test.stamp  ## Run every test on SQLite and PostgreSQL
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-check: .venv/test.stamp  ## Static checks: style, types
+check: .venv/test.stamp  ## Static checks: style, types (SLOW=1: also that nothing grows with a million accounts; minutes)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+ifdef SLOW
+	$(BIN)/python -m benchmarks.growth --users 100000,1000000 --at-most 3
+endif
 
 fuzz: .venv/test.stamp  ## Fuzz every operation on both databases at length (COUNT=60: some minutes; without it 10,000 examples each: a day)
 	FUZZ_COUNT=$(or $(COUNT),10000) $(BIN)/python -m pytest tests/fuzz -n 2 --timeout=0

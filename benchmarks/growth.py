@@ -87,22 +87,36 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=1, help="of each account")
     parser.add_argument("--events", type=int, default=2, help="on record of each account")
     parser.add_argument("--requests", type=int, default=400, help="of each kind that are measured")
+    parser.add_argument(
+        "--at-most", type=float, help="fail where a kind costs this many times as much at one size as at the one before"
+    )
     options = parser.parse_args()
     sizes = [int(size) for size in options.users.split(",")]
     if sizes != sorted(set(sizes)):
         parser.error("the sizes grow")
     away_from_the_server()
     SETTINGS.update(shared_buffers="256MB", max_wal_size="4GB", autovacuum="off", maintenance_work_mem="256MB")
+    before: dict[str, float] = {}
+    grown = list[str]()
     for size in sizes:
         postgresql = PostgreSQL()
         postgresql.start()
         try:
-            _measure(postgresql, size, options)
+            costs = _measure(postgresql, size, options)
         finally:
             postgresql.remove()
+        grown += [
+            f"{name}: {cost / before[name]:.1f} times as much at {size:,}"
+            for name, cost in costs.items()
+            if options.at_most and name in before and cost > options.at_most * before[name]
+        ]
+        before = costs
+    if grown:
+        raise SystemExit("What must not grow grew. " + "; ".join(grown))
 
 
-def _measure(postgresql: PostgreSQL, size: int, options: argparse.Namespace) -> None:
+def _measure(postgresql: PostgreSQL, size: int, options: argparse.Namespace) -> dict[str, float]:
+    """Print what there is and what it costs; the processor time of each kind of request, in milliseconds."""
     environ = environment(postgresql.create("growth").replace("+asyncpg", ""), **QUIET)
     started = time.perf_counter()
     for words in (
@@ -116,9 +130,12 @@ def _measure(postgresql: PostgreSQL, size: int, options: argparse.Namespace) -> 
     postgresql.execute("VACUUM (ANALYZE)", database="growth")
     print(f"\n{size:,} accounts, filled in {time.perf_counter() - started:.0f} s", flush=True)
     _print_sizes(postgresql, size)
+    spent: dict[str, float] = {}
     with serving(environ, "--workers", "1") as target:
         for name, cost in _costs(postgresql, target, size, options.requests):
             print(f"{name:24} {cost.answered:8.2f} {cost.server:8.2f} {cost.database:8.2f}", flush=True)
+            spent[name] = cost.server + cost.database
+    return spent
 
 
 def _print_sizes(postgresql: PostgreSQL, size: int) -> None:
