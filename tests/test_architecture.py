@@ -247,7 +247,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "users.list_statements", "users.reads",
                    "groups.reach", "roles.held", "*.service", "users.changes",
                    "audit.seals", "audit.verification", "operator.*", "settings_values", "extending"),
-    "asyncpg": ("storage.faults", "storage.engines", "storage.rows", "storage.bulk", "operator.*"),
+    "asyncpg": ("storage.faults", "storage.engines", "storage.rows", "storage.bulk", "storage.vigil", "operator.*"),
     "aiosqlite": ("storage.database",),
     "pydantic": ("http.*", "*.schemas", "settings*", "operator.*"),
     "pydantic_core": ("http.*", "settings*"),
@@ -256,7 +256,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     # extras, imported only where a setting asks for them
     "opentelemetry": ("telemetry.spans",),
     "sentry_sdk": ("telemetry.sentry",),
-    "structlog": ("chores", "audit.seals", "storage.counters", "http.*", "telemetry.*", "operator.*"),
+    "structlog": ("chores", "audit.seals", "storage.counters", "storage.vigil", "http.*", "telemetry.*", "operator.*"),
     "hypothesis": (),
     "pytest": (),
 }  # fmt: skip

@@ -155,7 +155,7 @@ NOT_TAKEN = {
     "DELETE /api/users/<user_ref:user_id>/roles/<role_name:role>": {"username_taken", "email_taken", "user_changed"},
 }
 NOT_TAKEN["POST /api/users/import"] = {"invalid_json", "unreadable_row"}  # told of a row, never of the request
-EVERYWHERE = {"database_unavailable", "internal_error", "took_too_long"}
+EVERYWHERE = {"database_unavailable", "outcome_unknown", "internal_error", "took_too_long"}
 
 
 @cache
@@ -405,6 +405,7 @@ def test_the_error_codes():
         "method_not_allowed",
         "missing_credentials",
         "not_found",
+        "outcome_unknown",
         "overloaded",
         "permission_missing",
         "rate_limited",

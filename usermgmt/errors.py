@@ -177,6 +177,17 @@ class DatabaseUnavailable(Unavailable):
     detail = "The database cannot be reached just now. Try again shortly."
 
 
+class OutcomeUnknown(DatabaseUnavailable):
+    """The connection broke while the change was being committed: whether it was made, nobody knows here. Repeating it
+    under the same Idempotency-Key is safe where the operation takes one; elsewhere look first.
+    """
+
+    code = "outcome_unknown"
+    detail = (
+        "The database went away while the change was being stored. It may have been made: look before you repeat it."
+    )
+
+
 class MissingCredentials(Unauthenticated):
     """No credential came with the request."""
 

@@ -5,7 +5,7 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -25,7 +25,7 @@ from usermgmt.errors import DatabaseUnavailable
 from usermgmt.operator import migrations
 from usermgmt.roles.models import Role, RoleGrant
 from usermgmt.settings import Settings
-from usermgmt.storage import engines
+from usermgmt.storage import engines, vigil
 from usermgmt.storage.faults import RepeatableConflict, repeated_on_conflict
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -87,8 +87,8 @@ async def in_good_time(call: Any) -> Any:
     return answer
 
 
-async def unavailable(call: Any) -> None:
-    problem = await problem_of(await in_good_time(call), 503, "database_unavailable")
+async def unavailable(call: Any, code: str = "database_unavailable") -> None:
+    problem = await problem_of(await in_good_time(call), 503, code)
     assert "errors" not in problem
 
 
@@ -375,13 +375,13 @@ async def test_a_connection_that_dies_inside_a_write_undoes_it(
         DROP TRIGGER dies ON audit_events;
     """
     async with connected(settings) as other:
-        for trap in (kill, kill_at_commit):
+        for trap, code in ((kill, "database_unavailable"), (kill_at_commit, "outcome_unknown")):
             await other.execute(trap)
             before = await server.rows("SELECT version, username FROM users"), len(await server.events())
             for _ in range(3):
-                await unavailable(server.nobody().post("/api/users", json=EVE))
-                await unavailable(admin.patch("/api/users/me", json={"display_name": "x"}))
-                await unavailable(admin.post("/api/roles", json={"name": "auditor"}))
+                await unavailable(server.nobody().post("/api/users", json=EVE), code)
+                await unavailable(admin.patch("/api/users/me", json={"display_name": "x"}), code)
+                await unavailable(admin.post("/api/roles", json={"name": "auditor"}), code)
             assert (await server.rows("SELECT version, username FROM users"), len(await server.events())) == before
             assert await server.rows("SELECT name FROM login_names WHERE name = 'eve'") == []
         await other.execute("DROP TRIGGER dies_late ON audit_events")
@@ -436,6 +436,76 @@ async def test_a_database_that_only_reads_refuses_writes_and_serves_reads(
         # what cannot be put on record did not happen
         assert (await in_good_time(ada.get("/api/roles"))).status_code == (503 if read_only == "on" else 403)
     await all_returned(server)
+
+
+# Hanging
+
+
+@pytest.fixture
+def hanging(spare: PostgreSQL) -> Iterator[Callable[[], None]]:
+    """Hangs the server that may be stopped; it goes on at the end at the latest."""
+    try:
+        yield spare.hang
+    finally:
+        spare.go_on()
+
+
+async def test_a_postgresql_that_hangs_is_503_in_good_time_and_well_when_it_goes_on(
+    doomed: Server, spare: PostgreSQL, hanging: Callable[[], None]
+):
+    ada = await doomed.person("ada")
+    assert (await ada.get("/api/users/me")).status_code == 200
+    hanging()
+    waiting = [
+        unavailable(ada.get("/api/users/me")),
+        unavailable(ada.patch("/api/users/me", json={"display_name": "x"})),
+        unavailable(doomed.nobody().post("/api/users", json=EVE)),
+        *(unavailable(ada.get(f"/api/users?limit={number}")) for number in range(1, 40)),
+    ]
+    await asyncio.gather(*waiting)
+    started = time.perf_counter()
+    for _ in range(10):  # it is known now, so that nobody waits any more
+        await unavailable(ada.get("/api/users/me"))
+        assert (await ada.get("/readyz")).status_code == 503
+    assert time.perf_counter() - started < 1.0
+    assert (await ada.get("/livez")).status_code == 200
+    spare.go_on()
+
+    async def is_well() -> bool:
+        return (await ada.get("/api/users/me")).status_code == 200
+
+    await until(5, is_well)
+    assert (await ada.patch("/api/users/me", json={"display_name": "y"})).status_code == 200
+    assert (await doomed.nobody().post("/api/users", json=EVE)).status_code == 201
+    await all_returned(doomed)
+
+
+@on_postgresql
+async def test_a_statement_that_is_slow_is_not_a_server_that_hangs(server: Server, settings: Settings, ada: Person):
+    async with connected(settings) as other, other.transaction():
+        await other.execute("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", ada.id)
+        changing = asyncio.create_task(ada.patch("/api/users/me", json={"display_name": "late"}))
+        done, _ = await asyncio.wait((changing,), timeout=vigil.UNEASY_SECONDS + vigil.LOOK_SECONDS + 1)
+        assert not done
+        assert (await ada.get("/api/users/me")).status_code == 200
+    assert (await changing).status_code == 200
+    await all_returned(server)
+
+
+@given(database__pooler="transaction", database__statement_timeout="1s")
+async def test_behind_a_pooler_one_that_hangs_is_given_up_by_the_timeout(
+    spare: PostgreSQL, flags: dict[str, Any], hanging: Callable[[], None]
+):
+    name = f"t{os.urandom(6).hex()}"
+    server = Server(settings_for(spare.create(name, template="template"), **flags))
+    async with server.running():
+        ada = await server.person("ada")
+        hanging()
+        await unavailable(ada.get("/api/users?limit=1"))
+        await unavailable(ada.patch("/api/users/me", json={"display_name": "x"}))
+        spare.go_on()
+        assert (await ada.get("/api/users/me")).status_code == 200
+    spare.drop(name)
 
 
 # SQLite
@@ -498,6 +568,56 @@ async def test_a_file_that_another_process_holds_is_503_and_no_fault(
         finally:
             holder.close()
         assert (await ada.patch("/api/users/me", json={"display_name": "x"})).status_code == 200
+        await all_returned(server)
+
+
+@on_sqlite
+async def test_who_queues_behind_a_locked_file_does_not_wait_as_long_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(engines, "SQLITE_BUSY_MILLISECONDS", 500)
+    server = Server(settings_for(database_url))
+    async with server.running():
+        ada = await server.person("ada")
+        holder = sqlite3.connect(Path(database_url.partition("///")[2]), isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+        try:
+            started = time.perf_counter()
+            calls = [unavailable(ada.patch("/api/users/me", json={"display_name": "x"})) for _ in range(10)]
+            await asyncio.gather(*calls)
+            assert time.perf_counter() - started < 2.5  # ten times the patience would be five
+        finally:
+            holder.close()
+        assert (await ada.patch("/api/users/me", json={"display_name": "x"})).status_code == 200
+        async with server.runtime.database._writer.connect() as connection:
+            assert (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar_one() == 500
+        await all_returned(server)
+
+
+@on_sqlite
+async def test_a_full_disk_is_503_and_still_read(database_url: str):
+    server = Server(settings_for(database_url))
+    async with server.running():
+        ada = await server.person("ada")
+        async with server.runtime.database._writer.connect() as connection:
+            pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+            await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")  # SQLITE_FULL, as a full disk
+        made: list[str] = []
+        for number in range(200):
+            body = {"username": f"guest{number}", "email": f"guest{number}@example.com", "password": PASSWORD}
+            answer = await in_good_time(server.nobody().post("/api/users", json=body))
+            if answer.status_code != 201:
+                await problem_of(answer, 503, "database_unavailable")
+                break
+            made.append(body["username"])
+        else:
+            pytest.fail("the file never was full")
+        assert (await ada.get("/api/users/me")).status_code == 200
+        found = await server.rows("SELECT username FROM users WHERE username <> 'ada'")
+        assert sorted(name for (name,) in found) == sorted(made)
+        assert len(await server.events("user.created")) == len(made) + 1
+        await server.runtime.database._writer.dispose()  # the next connection has room again
+        assert (await server.nobody().post("/api/users", json=EVE)).status_code == 201
         await all_returned(server)
 
 

@@ -31,6 +31,7 @@ from usermgmt.errors import (
     InvalidToken,
     MissingCredentials,
     NoSuchRoute,
+    OutcomeUnknown,
     PermissionMissing,
     RecentSignInRequired,
     RequestTimeout,
@@ -187,7 +188,7 @@ def shared_errors(rule: Rule, marks: Marks, inputs: Inputs) -> Iterator[type[Api
     """The refusals that the marks, the inputs and the path imply."""
     yield from (InternalError, TookTooLong, BadRequest)
     if rule.rule.startswith("/api/"):
-        yield from (InvalidQuery, ValidationFailed, DatabaseUnavailable)
+        yield from (InvalidQuery, ValidationFailed, DatabaseUnavailable, OutcomeUnknown)
     if rule.arguments:
         yield NoSuchRoute
     if inputs.body is not None:

@@ -22,9 +22,10 @@ from sqlalchemy.pool import QueuePool
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.settings import DatabaseSettings
 from usermgmt.storage.engines import answers, postgresql_engine, sqlite_engine, trace_statements
-from usermgmt.storage.faults import RepeatableConflict, faults_translated, was_cut
+from usermgmt.storage.faults import RepeatableConflict, commits_doubted, faults_translated, was_cut
 from usermgmt.storage.loader import Loader
 from usermgmt.storage.rows import Rows
+from usermgmt.storage.vigil import Vigil
 from usermgmt.telemetry import timing, tracing
 
 SQLITE_READERS = 4
@@ -47,6 +48,8 @@ class Database:
         self._loaders: dict[Fetch[Any, Any], Loader[Any, Any]] = {}
         self.is_sqlite = settings.is_sqlite
         self._replica: AsyncEngine | None = None
+        self._vigil: Vigil | None = None
+        self._replica_vigil: Vigil | None = None
         if self.is_sqlite:
             patience = max(SQLITE_WRITER_TIMEOUT, settings.pool_timeout.total_seconds())
             self._writer = sqlite_engine(settings.url, size=1, timeout=patience, immediate=True)
@@ -55,13 +58,17 @@ class Database:
             )
         else:
             readers = settings.pool_size * READERS_SHARE // 100
-            self._writer = postgresql_engine(settings, settings.url, size=settings.pool_size - readers)
+            vigil = self._vigil = self._vigil_of(settings.url)
+            self._writer = postgresql_engine(settings, settings.url, size=settings.pool_size - readers, vigil=vigil)
             # a flood of writes that wait for each other's locks leaves these connections to who only reads
             self._reader = self._reading(
-                postgresql_engine(settings, settings.url, size=readers) if readers else self._writer
+                postgresql_engine(settings, settings.url, size=readers, vigil=vigil) if readers else self._writer
             )
             if settings.read_url:
-                self._replica = self._reading(postgresql_engine(settings, settings.read_url, size=settings.pool_size))
+                vigil = self._replica_vigil = self._vigil_of(settings.read_url)
+                self._replica = self._reading(
+                    postgresql_engine(settings, settings.read_url, size=settings.pool_size, vigil=vigil)
+                )
 
     @property
     def engine(self) -> AsyncEngine:
@@ -72,12 +79,16 @@ class Database:
     async def begin(self) -> AsyncIterator[AsyncSession]:
         """A write transaction: committed when the block is left, rolled back when it raises.
 
-        Raises `DatabaseUnavailable` when the database is away, busy beyond the timeouts or read-only, and
-        `RepeatableConflict` when the transaction lost a deadlock or a serialisation check.
+        Raises `DatabaseUnavailable` when the database is away, busy beyond the timeouts or read-only, `OutcomeUnknown`
+        when it went away during the commit, and `RepeatableConflict` when the transaction lost a deadlock or a
+        serialisation check.
         """
         with faults_translated():
-            async with AsyncSession(self._writer, expire_on_commit=False) as session, session.begin():
+            async with AsyncSession(self._writer, expire_on_commit=False) as session:
+                await session.begin()
                 yield session
+                with commits_doubted():
+                    await session.commit()
 
     @asynccontextmanager
     async def read(self, *, may_lag: bool = False) -> AsyncIterator[AsyncSession]:
@@ -142,6 +153,12 @@ class Database:
         finally:
             timing.add(time.perf_counter() - started)
 
+    def _vigil_of(self, url: str) -> Vigil | None:
+        """Who watches over a server. Behind a pooler nobody does: there a look may wait for others to be done."""
+        if self._settings.pooler == "transaction":
+            return None
+        return Vigil(postgresql_engine(self._settings, url, size=1))
+
     def _reading(self, engine: AsyncEngine) -> AsyncEngine:
         """The engine as readers use it. A pooler gives each transaction another connection, so that what is prepared
         and what runs it must be in one; without it a statement needs no transaction.
@@ -197,6 +214,9 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection. SQLite's threads end with it."""
+        for vigil in (self._vigil, self._replica_vigil):
+            if vigil is not None:
+                await vigil.close()
         await self._reader.dispose()
         if self._replica is not None:
             await self._replica.dispose()

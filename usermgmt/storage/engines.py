@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from usermgmt.settings import DatabaseSettings
+from usermgmt.storage.vigil import Vigil
 from usermgmt.storage.wanted import DISTRIBUTED
 from usermgmt.telemetry import timing, tracing
 
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from usermgmt.telemetry.spans import Step
 
 SQLITE_BUSY_MILLISECONDS = 5_000
+SQLITE_LOOK_MILLISECONDS = 20
 IDLE_SECONDS = 5.0  # a connection that was used since needs no asking whether it is alive
 MAX_WHOLE_DIGITS = 19  # bodies hold no longer whole number
 
 
-def postgresql_engine(settings: DatabaseSettings, url: str, *, size: int) -> AsyncEngine:
+def postgresql_engine(settings: DatabaseSettings, url: str, *, size: int, vigil: Vigil | None = None) -> AsyncEngine:
     """A pool of a fixed size (an overflow that opens and closes connections under load costs a third of the CPU)."""
     milliseconds = int(settings.statement_timeout.total_seconds() * 1000)
     engine = create_async_engine(
@@ -48,6 +50,9 @@ def postgresql_engine(settings: DatabaseSettings, url: str, *, size: int) -> Asy
     )
     if settings.pooler == "transaction":
         _limit_transactions(engine, milliseconds)
+    if vigil is not None:
+        vigil.watch(engine)
+    _drop_silent_connections(engine)
     _renew_dead_connections(engine)
     _time_statements(engine)
     return engine
@@ -104,6 +109,20 @@ def _renew_dead_connections(engine: AsyncEngine) -> None:
                 engine.sync_engine.dialect.do_ping(connection)
             except Exception as error:
                 raise InvalidatePoolError from error
+
+
+def _drop_silent_connections(engine: AsyncEngine) -> None:
+    """A server that did not even say that a statement takes too long will not say that it was cancelled: do not wait
+    for that.
+    """
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def drop(context: ExceptionContext) -> None:
+        if isinstance(context.original_exception, TimeoutError) and context.connection is not None:
+            driver = context.connection.connection.driver_connection
+            assert isinstance(driver, asyncpg.Connection)
+            driver.terminate()
+            context.is_disconnect = True
 
 
 def _time_statements(engine: AsyncEngine) -> None:
@@ -193,9 +212,38 @@ def sqlite_engine(url: str, *, size: int, timeout: float, immediate: bool) -> As
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Any) -> None:  # SQLAlchemy's event passes its own connection
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    if immediate:
+        _begin_immediately(engine)
+    else:
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def begin(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN")
 
     _time_statements(engine)
     return engine
+
+
+def _begin_immediately(engine: AsyncEngine) -> None:
+    """Take the lock of the file at the beginning. Where another process kept it for all of one writer's patience, those
+    who queue behind that writer only look whether it is free now.
+    """
+    is_locked = False
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        nonlocal is_locked
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError:
+            if not is_locked:
+                is_locked = True
+                _wait_for_locks(connection, SQLITE_LOOK_MILLISECONDS)
+            raise
+        if is_locked:
+            is_locked = False
+            _wait_for_locks(connection, SQLITE_BUSY_MILLISECONDS)
+
+
+def _wait_for_locks(connection: Connection, milliseconds: int) -> None:
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={milliseconds}")

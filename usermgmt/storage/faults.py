@@ -9,7 +9,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from usermgmt.errors import DatabaseUnavailable
+from usermgmt.errors import DatabaseUnavailable, OutcomeUnknown
 from usermgmt.storage.rows import ConnectionCut
 from usermgmt.telemetry import metrics
 
@@ -26,6 +26,9 @@ UNAVAILABLE_SQLITE_ERRORS = tuple(
 # to (a role deleted while it is given), 23505 unique: what it had found free was taken; it finds and says so when it
 # looks again.
 REPEATABLE_STATES = ("40001", "40P01", "23503", "23505")
+# 08 is the driver's own word for a broken connection, 57P02 a crash at whatever moment; another state of a commit says
+# that it was not made.
+UNTOLD_STATES = ("08", "57P02")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,6 +62,22 @@ def repeated_on_conflict(
 
 
 @contextmanager
+def commits_doubted() -> Iterator[None]:
+    """Around nothing but a commit: when the connection breaks before its answer came, it is `OutcomeUnknown`."""
+    try:
+        yield
+    except DBAPIError as error:
+        is_commit = error.statement is None
+        if not is_commit or not error.connection_invalidated or not _state_of(error).startswith(UNTOLD_STATES):
+            raise
+        metrics.database_faults.inc()
+        raise OutcomeUnknown from error
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
+        metrics.database_faults.inc()
+        raise OutcomeUnknown from error
+
+
+@contextmanager
 def faults_translated() -> Iterator[None]:
     """Turn the faults of driver and pool into `DatabaseUnavailable` or `RepeatableConflict`."""
     try:
@@ -85,8 +104,7 @@ def was_cut(error: DatabaseUnavailable) -> bool:
 
 def _raise_translated(error: DBAPIError) -> None:
     """Raise our own word for a database fault that passes; return for one that is ours (a bug)."""
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    _raise_translated_state(error, str(state or ""))
+    _raise_translated_state(error, _state_of(error))
     name = str(getattr(error.orig, "sqlite_errorname", ""))
     is_away = error.connection_invalidated or isinstance(error.orig, (OSError, TimeoutError))
     if is_away or name.startswith(UNAVAILABLE_SQLITE_ERRORS):
@@ -101,3 +119,8 @@ def _raise_translated_state(error: Exception, state: str) -> None:
     if state.startswith(UNAVAILABLE_STATES):
         metrics.database_faults.inc()
         raise DatabaseUnavailable from error
+
+
+def _state_of(error: DBAPIError) -> str:
+    """The SQLSTATE that PostgreSQL gave, or its driver."""
+    return str(getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None) or "")
