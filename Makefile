@@ -8,7 +8,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check fuzz timing bench format lock clean
+.PHONY: help run install test check fuzz timing bench faults format lock clean
 
 help:  ## Tell what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,9 @@ timing: .venv/test.stamp  ## Measure whether the time of a refused sign-in tells
 
 bench: .venv/test.stamp  ## Build everything from nothing, load it, print one table (ARGS="--quick", "--users 1000000", "--soak 60")
 	$(BIN)/python -m benchmarks $(ARGS)
+
+faults: .venv/test.stamp  ## Let PostgreSQL, SQLite, Valkey and workers fail under load, print what came of it (ARGS="--quick", "--only hung", "--list")
+	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 format: .venv/test.stamp  ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix .

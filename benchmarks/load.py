@@ -38,9 +38,20 @@ class Result:
         return times[min(len(times) - 1, int(len(times) * share))] if times else float("nan")
 
 
-def request(method: str, path: str, *, token: str | None = None, body: Mapping[str, Any] | None = None) -> bytes:
+def request(
+    method: str,
+    path: str,
+    *,
+    token: str | None = None,
+    body: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
     """A request as it goes over the wire."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: bench"]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: bench",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+    ]
     if token is not None:
         lines.append(f"Authorization: Bearer {token}")
     data = b"" if body is None else json.dumps(body).encode()
@@ -53,6 +64,7 @@ class Client:
     """One connection that is kept; opened again when the server closes it."""
 
     def __init__(self, host: str, port: int) -> None:
+        self.head = b""  # of the last answer, in lower case
         self._address = (host, port)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -63,7 +75,7 @@ class Client:
         reader, writer = self._streams
         try:
             writer.write(wire)
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            head = self.head = (await reader.readuntil(b"\r\n\r\n")).lower()
             place = head.find(b"content-length:")
             length = int(head[place + 15 : head.index(b"\r\n", place)]) if place >= 0 else 0
             body = await reader.readexactly(length)

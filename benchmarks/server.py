@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.servers import PostgreSQL, free_port
 
@@ -105,18 +105,22 @@ def prepare(environ: Mapping[str, str], users: int) -> None:
     for words in (
         ("db", "upgrade"),
         ("admin", "create", "admin", "admin@example.com", "--password-stdin"),
-        ("seed", "--users", str(users), "--password-stdin"),
+        *([("seed", "--users", str(users), "--password-stdin")] if users else []),
     ):
         subprocess.run([PROGRAM, *words], env=dict(environ), input=PASSWORD.encode(), check=True, capture_output=True)
 
 
 @contextmanager
-def serving(environ: Mapping[str, str], *words: str) -> Iterator[Target]:
-    """A server on the first core, where the system can bind it to one."""
-    port = free_port()
+def serving(
+    environ: Mapping[str, str], *words: str, port: int = 0, log: IO[bytes] | None = None, is_bound: bool = True
+) -> Iterator[Target]:
+    """A server, if `is_bound` on the first core where the system can bind it to one."""
+    port = port or free_port()
     started = time.perf_counter()
-    process = subprocess.Popen([PROGRAM, "serve", "--port", str(port), *words], env=dict(environ))
-    if CORES:
+    process = subprocess.Popen(
+        [PROGRAM, "serve", "--port", str(port), *words], env=dict(environ), stdout=log, stderr=log
+    )
+    if CORES and is_bound:
         os.sched_setaffinity(process.pid, CORES[:1])
     target = Target(process, port, 0.0, is_tls="USERMGMT_SERVER__TLS_KEY" in environ)
     try:
