@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
@@ -177,3 +177,32 @@ def test_the_log_is_one_document_a_line_whatever_a_path_holds(start: Start, data
     assert sum(line["event"] == "request" for line in lines) >= 8
     assert "canary-4711" not in str(lines)
     assert "\x1b" not in "".join(process.seen)
+
+
+EARLY = b"PATCH /api/users/me HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+
+def test_an_answer_that_is_quicker_than_the_body_is_seen_and_the_connection_goes_on(url: str):
+    with closing(connection_to(url)) as connection:
+        for _ in range(3):
+            connection.sendall(EARLY % 10)
+            assert answered(connection)[0] == 401
+            connection.sendall(b'{"a": ')
+            connection.sendall(b'"b"}' + GET + b"\r\n")
+            assert answered(connection)[0] == 200
+        connection.sendall(EARLY.replace(b"Host: x", b"Host: x\r\nConnection: close") % 10)
+        assert answered(connection)[0] == 401
+        connection.sendall(b'{"a": "b"}')
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("sent", [0, 5, 400_000])
+def test_a_body_that_does_not_end_after_its_answer_is_not_awaited_for_long(url: str, sent: int):
+    with closing(connection_to(url)) as connection:
+        connection.settimeout(10)
+        connection.sendall(EARLY % 60_000 if sent < 60_000 else EARLY % 1_000_000)
+        assert answered(connection)[0] in {401, 413}
+        with suppress(OSError):
+            connection.sendall(b"x" * sent)
+        assert is_closed(connection)
+        assert call(f"{url}/health/live")[0] == 200

@@ -17,7 +17,7 @@ import hypercorn.protocol
 import structlog
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
@@ -29,6 +29,8 @@ TESTED_WITH = "0.18."
 LONGEST_HEAD = 16 * 1024
 MOST_HEADERS = 100
 LINGER_SECONDS = 0.5  # at the end: a request may be on its way while its connection rests
+LATE_BODY_SECONDS = 1.0
+LONGEST_LATE_BODY = 256 * 1024
 REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nCache-Control: no-store\r\n"
     b"Content-Length: 0\r\n\r\n"
@@ -174,6 +176,53 @@ class PlainHttp1(H11Protocol):
     """
 
     _head = b""
+    _late_bytes = 0
+    _has_ended: asyncio.Event | None = None
+
+    async def handle(self, event: Event) -> None:
+        """Take what came in."""
+        if isinstance(event, Closed) and self._has_ended is not None:
+            self._has_ended.set()
+        if isinstance(event, RawData) and self._has_ended is not None:
+            await self._drop_late_body(event.data)
+        else:
+            await super().handle(event)
+
+    async def _maybe_recycle(self) -> None:
+        """Go on with the next request, or close. Where the answer was quicker than the body, as a refusal is, the body
+        is awaited and dropped: closing before it came would reset the connection, and the answer might not be seen.
+        """
+        if self.connection.their_state is not h11.SEND_BODY or self.connection.our_state is h11.SEND_BODY:
+            await super()._maybe_recycle()
+            return
+        await self._close_stream()
+        self._late_bytes, self._has_ended = 0, asyncio.Event()
+        self.task_group.spawn(self._await_late_body, self._has_ended)
+        await self.can_read.set()
+
+    async def _await_late_body(self, has_ended: asyncio.Event) -> None:
+        try:
+            async with asyncio.timeout(LATE_BODY_SECONDS):
+                await has_ended.wait()
+        except TimeoutError:
+            await self.send(Closed())
+
+    async def _drop_late_body(self, data: bytes) -> None:
+        assert self._has_ended is not None
+        self._late_bytes += len(data)
+        self.connection.receive_data(data)
+        try:
+            while isinstance(event := self.connection.next_event(), h11.Data):
+                pass
+        except h11.RemoteProtocolError:
+            event = h11.ConnectionClosed()
+        if isinstance(event, h11.EndOfMessage):
+            self._has_ended.set()
+            self._has_ended = None
+            await super()._maybe_recycle()
+            await self._handle_events()
+        elif isinstance(event, h11.ConnectionClosed) or self._late_bytes > LONGEST_LATE_BODY:
+            await self.send(Closed())
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Tell the client with the answer that the server ends."""
