@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -22,9 +23,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from usermgmt.errors import DatabaseUnavailable
+from usermgmt.operator.configuration import unfit
+from usermgmt.operator.console import Reason
 from usermgmt.roles.service import synchronise_built_in_roles
 from usermgmt.settings import DatabaseSettings
-from usermgmt.storage.engines import driver_url
+from usermgmt.storage.engines import THROUGH_A_POOLER, driver_url
 from usermgmt.storage.faults import faults_translated
 
 ADVISORY_LOCK = 7_391_246_051  # any number, but the same in every release
@@ -94,8 +97,10 @@ async def state(settings: DatabaseSettings) -> SchemaState:
 async def upgrade(settings: DatabaseSettings, *, target: str = "head") -> SchemaState:
     """Migrate up to `target` and bring the built-in roles up to date; does nothing when nothing is pending.
 
-    Returns the state from before. Waits for another process that is migrating. Raises `DatabaseUnavailable`.
+    Returns the state from before. Waits for another process that is migrating. Raises `DatabaseUnavailable`. Refused
+    through a pooler.
     """
+    _refuse_pooler(settings)
     if settings.is_sqlite:
         await _switch_to_wal(_sqlite_file(settings))
     async with connected(settings) as connection, _exclusive(connection):
@@ -108,11 +113,21 @@ async def upgrade(settings: DatabaseSettings, *, target: str = "head") -> Schema
 
 
 async def downgrade(settings: DatabaseSettings, *, target: str) -> SchemaState:
-    """Migrate down to `target` (a revision, `-1`, or `base`). Returns the state from before."""
+    """Migrate down to `target` (a revision, `-1`, or `base`). Returns the state from before. Refused like `upgrade`."""
+    _refuse_pooler(settings)
     async with connected(settings) as connection, _exclusive(connection):
         before = SchemaState(await connection.run_sync(_current), head())
         await connection.run_sync(_run, command.downgrade, target)
         return before
+
+
+def _refuse_pooler(settings: DatabaseSettings) -> None:
+    """A pooler may give each transaction another connection: the lock that keeps others out would stay in one, and be
+    asked back from another.
+    """
+    if settings.pooler == "transaction":
+        remedy = "migrations need one connection: run `usermgmt db upgrade` with database.url at PostgreSQL itself"
+        raise unfit([Reason(f"must be none here, and is transaction; {remedy}", "database.pooler")])
 
 
 @asynccontextmanager
@@ -131,7 +146,11 @@ async def _connected(settings: DatabaseSettings) -> AsyncIterator[AsyncConnectio
     sqlite = settings.is_sqlite
     if sqlite:
         _open_sqlite_once(_sqlite_file(settings))
-    arguments = {"timeout": SQLITE_WAIT_SECONDS} if sqlite else {"timeout": settings.connect_timeout.total_seconds()}
+    arguments: dict[str, Any] = {"timeout": SQLITE_WAIT_SECONDS}
+    if not sqlite:
+        arguments = {"timeout": settings.connect_timeout.total_seconds()}
+    if settings.pooler == "transaction":
+        arguments |= THROUGH_A_POOLER
     engine = create_async_engine(driver_url(settings.url), poolclass=NullPool, connect_args=arguments)
     if sqlite:
         event.listen(engine.sync_engine, "connect", lambda raw, _: setattr(raw, "isolation_level", None))

@@ -45,7 +45,11 @@ def postgresql_engine(settings: DatabaseSettings, url: str, *, size: int, vigil:
         connect_args={
             "timeout": settings.connect_timeout.total_seconds(),
             "command_timeout": settings.statement_timeout.total_seconds() + 1,
-            **(_POOLED if settings.pooler == "transaction" else {"server_settings": _session_settings(milliseconds)}),
+            **(
+                THROUGH_A_POOLER
+                if settings.pooler == "transaction"
+                else {"server_settings": _session_settings(milliseconds)}
+            ),
         },
     )
     if settings.pooler == "transaction":
@@ -68,7 +72,11 @@ def _session_settings(milliseconds: int) -> dict[str, str]:
     }
 
 
-_POOLED = {"statement_cache_size": 0, "prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+THROUGH_A_POOLER = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: "",
+}
 """A pooler keeps no statement that was prepared under a name: they are prepared anew, without one."""
 
 
