@@ -8,7 +8,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check fuzz timing bench faults format lock clean
+.PHONY: help run install test deployment check fuzz timing bench faults format lock clean
 
 help:  ## Tell what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -19,7 +19,10 @@ run: .venv/run.stamp  ## Install, migrate and serve on http://127.0.0.1:8000 (PO
 install: .venv/run.stamp  ## Create .venv with .venv/bin/usermgmt
 
 test: .venv/test.stamp  ## Run every test on SQLite and PostgreSQL
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/deployment $(ARGS)
+
+deployment: .venv/test.stamp  ## Test deploy/ with the real nginx, haproxy, pgbouncer and a standby (needs Debian's packages)
+	$(BIN)/python -m pytest tests/deployment -n $(WORKERS) --dist loadfile -rP $(ARGS)
 
 check: .venv/test.stamp  ## Static checks: style, types (SLOW=1: also that nothing grows with a million accounts; minutes)
 	$(BIN)/ruff check .

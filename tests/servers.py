@@ -33,13 +33,13 @@ class PostgreSQL:
         """A new server, or the standby of another one."""
         self.port = free_port()
         self._settings = settings
-        self._user = ensure_user_exists("embedded_postgres").pw_name if os.geteuid() == 0 else None
+        self.user = ensure_user_exists("embedded_postgres").pw_name if os.geteuid() == 0 else None
         self._folder = Path(tempfile.mkdtemp(prefix="usermgmt-pg-"))
-        if self._user is not None:
+        if self.user is not None:
             self._folder.chmod(0o755)
             ensure_prefix_permissions(POSTGRES_BIN_PATH)
             ensure_folder_permissions(POSTGRES_BIN_PATH.parent, 0o055)
-            owner = pwd.getpwnam(self._user)
+            owner = pwd.getpwnam(self.user)
             os.chown(self._folder, owner.pw_uid, owner.pw_gid)
         self._data = self._folder / "data"
         if primary is None:
@@ -77,7 +77,7 @@ class PostgreSQL:
 
     def remove(self) -> None:
         """Stop for good."""
-        if (self._data / "postmaster.pid").exists():
+        with suppress(subprocess.CalledProcessError):  # it had stopped
             self.stop()
         shutil.rmtree(self._folder)
 
@@ -112,7 +112,7 @@ class PostgreSQL:
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(POSTGRES_BIN_PATH / program), "-D", str(self._data), *arguments]
         with (self._folder / f"{program}.out").open("w") as out:
-            subprocess.run(command, check=True, stdout=out, stderr=out, user=self._user, cwd="/")
+            subprocess.run(command, check=True, stdout=out, stderr=out, user=self.user, cwd="/")
 
 
 class Valkey:

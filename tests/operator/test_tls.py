@@ -28,7 +28,7 @@ from tests.servers import PostgreSQL
 Serving = Callable[..., tuple[Process, str]]
 
 
-def certify(folder: Path, name: str) -> None:
+def certify(folder: Path, name: str, *, dns: str = "localhost") -> None:
     """A certificate for this machine, signed by itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -41,7 +41,9 @@ def certify(folder: Path, name: str) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName(dns)]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
