@@ -8,7 +8,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test deployment check fuzz timing bench faults format lock clean
+.PHONY: help run install test deployment check fuzz timing bench faults rotation audit format lock clean
 
 help:  ## Tell what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -43,6 +43,12 @@ bench: .venv/test.stamp  ## Build everything from nothing, load it, print one ta
 
 faults: .venv/test.stamp  ## Let PostgreSQL, SQLite, Valkey and workers fail under load, print what came of it (ARGS="--quick", "--only hung", "--list")
 	$(BIN)/python -m benchmarks.faults $(ARGS)
+
+rotation: .venv/test.stamp  ## Replace root secret, pepper and signing key under load, and count who was signed out
+	$(BIN)/python -m benchmarks.rotation $(ARGS)
+
+audit: .venv/test.stamp  ## Known holes in what is locked, dangerous code, and build/sbom.json
+	$(BIN)/python requirements/audit.py
 
 format: .venv/test.stamp  ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix .

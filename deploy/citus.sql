@@ -26,6 +26,7 @@ SELECT create_reference_table('groups');
 SELECT create_reference_table('ip_rules');
 SELECT create_reference_table('ip_rule_version');
 SELECT create_reference_table('signing_keys');
+SELECT create_reference_table('root_secrets');
 
 -- What an account owns lies where the account lies.
 SELECT create_distributed_table('users', 'id', colocate_with => 'none');
@@ -39,7 +40,7 @@ SELECT create_distributed_table('login_names', 'name', colocate_with => 'none');
 SELECT create_distributed_table('throttles', 'key', colocate_with => 'none');
 SELECT create_distributed_table('idempotency_keys', 'principal', colocate_with => 'none');
 
--- audit_seals, audit_head and alembic_version stay on the coordinator: one process at a time writes them.
+-- audit_seals, audit_head, chores and alembic_version stay on the coordinator: one process at a time writes them.
 
 ALTER TABLE sessions      ADD CONSTRAINT fk_sessions_user      FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
 ALTER TABLE role_grants   ADD CONSTRAINT fk_role_grants_user   FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;

@@ -16,6 +16,7 @@ SELECT undistribute_table('idempotency_keys');
 SELECT undistribute_table('ip_rules');
 SELECT undistribute_table('ip_rule_version');
 SELECT undistribute_table('signing_keys');
+SELECT undistribute_table('root_secrets');
 
 COMMIT;
 

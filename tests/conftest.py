@@ -39,6 +39,8 @@ EMPTY = "; ".join(
         "audit_head",
         "signing_keys",
         "idempotency_keys",
+        "chores",
+        "root_secrets",
         "roles WHERE NOT built_in",
     )
 )

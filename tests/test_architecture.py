@@ -24,6 +24,8 @@ SLICES = (
     "signing_keys",
     "health",
     "imports",
+    "maintenance",
+    "root_secrets",
 )
 SHARED = ("http", "security", "storage", "telemetry")
 
@@ -42,6 +44,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "idempotency": (),
     "health": (),
     "imports": ("users", "groups", "roles", "audit"),
+    "maintenance": (),
+    "root_secrets": (),
 }
 
 FILES = {"__init__", "routes", "schemas", "service", "queries", "models"}
@@ -122,6 +126,8 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("audit.measures", ("runtime", "telemetry.metrics", "{own}.*")),
     ("groups.reach", ("{own}.models", "permissions", "storage.wanted")),
     ("roles.held", ("{own}.models", "permissions", "storage.wanted")),
+    # what a token's issuing is on record as
+    ("auth.queries", ("{own}.models", "{below}.models", "audit.events", *OWNERS, "storage.*", "permissions")),
     ("{slice}.queries", ("{own}.models", "{below}.models", *OWNERS, "storage.*", "permissions", "errors")),
     ("users.reads", ("{own}.models", *OWNERS, "storage.*")),
     ("{slice}.list_statements", ("{own}.models", "{below}.models", *OWNERS, "permissions")),
@@ -131,6 +137,8 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
         "users.ownership",
         (*ANY_SHARED, "{own}.queries", "{own}.models", "{below}.service", "{below}.events"),
     ),
+    # what a chore fails with is told to whoever collects errors
+    ("maintenance.service", (*ANY_SHARED, "{own}.*", "telemetry.error_tracking")),
     (
         "{slice}.service",
         (*ANY_SHARED, "{own}.*", "{below}.service", "{below}.queries", "{below}.models", "{below}.events"),
@@ -214,7 +222,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "audit.events",
         ),
     ),
-    ("chores", ("errors", "runtime", "telemetry.metrics", "telemetry.error_tracking")),
+    ("chores", ("settings", "{slice}.service", "audit.seals", "audit.measures", "health.measures")),
     ("operator.*", ("*",)),
     ("", ()),
 )
@@ -256,7 +264,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     # extras, imported only where a setting asks for them
     "opentelemetry": ("telemetry.spans",),
     "sentry_sdk": ("telemetry.sentry",),
-    "structlog": ("chores", "audit.seals", "storage.counters", "storage.vigil", "http.*", "telemetry.*", "operator.*"),
+    "structlog": ("maintenance.service", "root_secrets.service", "audit.seals",
+                  "storage.counters", "storage.vigil", "http.*", "telemetry.*", "operator.*"),
     "hypothesis": (),
     "pytest": (),
 }  # fmt: skip

@@ -32,7 +32,8 @@ def counted() -> Iterator[list[str]]:
 @pytest.fixture(autouse=True)
 def _no_chores(monkeypatch: pytest.MonkeyPatch):
     """What the server does by the clock would be counted with what a request does."""
-    monkeypatch.setattr("usermgmt.app._chores", lambda _: ())
+    for name in ("own_chores", "shared_chores"):
+        monkeypatch.setattr(f"usermgmt.app.{name}", lambda _: ())
 
 
 @pytest.fixture

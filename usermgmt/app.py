@@ -5,15 +5,13 @@ from collections.abc import AsyncGenerator, Mapping
 
 from quart import Quart
 
-from usermgmt.audit import measures as record_measures
 from usermgmt.audit import seals
 from usermgmt.audit import service as audit
 from usermgmt.audit.routes import blueprint as audit_routes
 from usermgmt.auth import service as auth
 from usermgmt.auth.routes import blueprint as auth_routes
-from usermgmt.chores import Chore, doing
+from usermgmt.chores import own_chores, shared_chores
 from usermgmt.groups.routes import blueprint as group_routes
-from usermgmt.health import measures
 from usermgmt.health.metrics_routes import blueprint as metrics_routes
 from usermgmt.health.routes import blueprint as health_routes
 from usermgmt.http import (
@@ -38,17 +36,16 @@ from usermgmt.http.routing import Application
 from usermgmt.imports.routes import blueprint as import_routes
 from usermgmt.ip_rules import service as ip_rules
 from usermgmt.ip_rules.routes import blueprint as ip_rule_routes
-from usermgmt.personal_data import service as personal_data
+from usermgmt.maintenance.service import doing
 from usermgmt.personal_data.routes import blueprint as personal_data_routes
 from usermgmt.roles.routes import blueprint as role_routes
+from usermgmt.root_secrets import service as root_secrets
 from usermgmt.runtime import Runtime, build_runtime
-from usermgmt.sessions import service as sessions
 from usermgmt.sessions.routes import blueprint as session_routes
 from usermgmt.settings import Settings
 from usermgmt.signing_keys import service as signing_keys
 from usermgmt.signing_keys.routes import blueprint as signing_key_routes
 from usermgmt.telemetry import error_tracking, tracing
-from usermgmt.throttle import service as throttle
 from usermgmt.users.routes import blueprint as user_routes
 
 BLUEPRINTS = (
@@ -138,29 +135,6 @@ def _upload_paths(app: Quart) -> frozenset[str]:
     return frozenset(r.rule for r in app.url_map.iter_rules() if marks_of(views[r.endpoint]).media_types)
 
 
-def _chores(settings: Settings) -> tuple[Chore, ...]:
-    """What is done again and again beside the requests."""
-    return (
-        Chore("key_ring", signing_keys.RELOAD_INTERVAL, signing_keys.refresh_ring),
-        Chore("ip_rules", ip_rules.REFRESH_INTERVAL, ip_rules.refresh_rule_book),
-        Chore("ip_rule_hits", ip_rules.HITS_INTERVAL, ip_rules.store_hits),
-        Chore("throttles", throttle.FORGET_INTERVAL, throttle.forget_past),
-        Chore("erasures", personal_data.ERASE_INTERVAL, personal_data.erase_due),
-        Chore("audit_retention", seals.PRUNE_INTERVAL, seals.prune_due),
-        Chore("audit_seals", settings.audit.seal_interval, seals.seal_pending),
-        *(_samples() if settings.metrics.enabled else ()),
-    )
-
-
-def _samples() -> tuple[Chore, ...]:
-    """The states that metrics tell."""
-    return (
-        Chore("samples", measures.INTERVAL, measures.sample),
-        Chore("audit_samples", record_measures.INTERVAL, record_measures.sample),
-        Chore("session_samples", sessions.SAMPLE_INTERVAL, sessions.sample_live),
-    )
-
-
 def _install_lifecycle(app: Quart, settings: Settings) -> None:
     """Load what is kept in memory before the first request, keep it fresh, and close everything after the last."""
 
@@ -171,9 +145,10 @@ def _install_lifecycle(app: Quart, settings: Settings) -> None:
         error_tracking.begin(settings.errors)
         if tracing.is_on():
             runtime.database.trace_statements()
+        await root_secrets.note_roots(runtime)
         runtime.ring = await signing_keys.prepare_ring(runtime)
         await ip_rules.refresh_rule_book(runtime)
-        async with doing(runtime, _chores(settings)):
+        async with doing(runtime, own_chores(settings), shared_chores(settings)):
             yield
         await seals.log_checkpoint(runtime)
         await runtime.close()

@@ -45,6 +45,11 @@ class Runtime:
         )
         self.refresh_tokens = RefreshTokens(self.secrets)
 
+    def make_with_root(self, position: int) -> None:
+        """Make everything new from this one of the root secrets; all of them verify."""
+        self.secrets.making = position
+        self.hasher.make_with(self.secrets.newest(Purpose.PASSWORD_PEPPER).key_id)
+
     async def close(self) -> None:
         """End the hashing threads and close every connection."""
         await self.hasher.close()

@@ -60,6 +60,7 @@ _SENTRY_DSN = re.compile(
     r"https?://[^/@:\s]+(?::[^/@\s]*)?@(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?/(?:\S*/)?[0-9]+"
 )
 _IMPLIED_PORT = re.compile(r"http://.*:80|https://.*:443")
+_SHORTEST_KEY_LIFETIME = Duration.parse("1h")
 _SHORTEST, _LONGEST = Duration.parse("1ms"), Duration.parse("3650d")
 
 
@@ -115,6 +116,12 @@ def _readable(path: str) -> str:
     if path:
         read_text(Path(path))
     return path
+
+
+def _key_lifetime(lifetime: Duration) -> Duration:
+    if lifetime and lifetime < _SHORTEST_KEY_LIFETIME:
+        raise ValueError("must be 0 or at least 1h: other servers keep the published keys for a while")
+    return lifetime
 
 
 def _lowered(written: object) -> object:
@@ -258,6 +265,10 @@ class SecretSettings(Section):
     keys: Annotated[tuple[SecretStr, ...], BeforeValidator(read_list)] = Field(
         default=(), description="Root secrets, newest first, each of at least 32 bytes."
     )
+    rollout: Annotated[Duration, Between(Duration(0), Duration.parse("30d"))] = Field(
+        default=Duration.parse("10m"),
+        description="Duration in which a new root secret only verifies, until every process has been started with it.",
+    )
 
 
 class BootstrapSettings(Section):
@@ -317,6 +328,10 @@ class TokensSettings(Section):
     )
     session_lifetime: Lifetime = Field(
         default=Duration.parse("30d"), description="Duration after which a session ends anyway."
+    )
+    key_lifetime: Annotated[Duration, Between(Duration(0), _LONGEST), AfterValidator(_key_lifetime)] = Field(
+        default=Duration.parse("90d"),
+        description="Duration after which the key that signs is replaced; 0: never by itself.",
     )
     refresh_grace: Annotated[Duration, Between(Duration(0), Duration.parse("60s"))] = Field(
         default=Duration.parse("10s"), description="Duration in which a used refresh token may be sent again."
@@ -416,6 +431,10 @@ class RetentionSettings(Section):
 
     deleted_users: Lifetime = Field(
         default=Duration.parse("30d"), description="Duration after which a deleted account is erased."
+    )
+    sessions: Lifetime = Field(
+        default=Duration.parse("90d"),
+        description="Duration after which a session that was ended, or reached its end, leaves the record.",
     )
 
 

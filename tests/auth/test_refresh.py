@@ -430,7 +430,8 @@ async def _row(server: Server, person: Person | None = None) -> Session:
 
 
 async def _everything(server: Server) -> list[tuple[Any, ...]]:
-    """Every value of every table but the one that counts guesses."""
-    tables = [table for table in metadata.sorted_tables if table.name != "throttles"]
+    """Every value of every table but those that count guesses, and that are written behind the requests."""
+    behind = {"throttles", "chores", "audit_seals", "audit_head"}
+    tables = [table for table in metadata.sorted_tables if table.name not in behind]
     async with server.runtime.database.read() as session:
         return [(*row,) for table in tables for row in (await session.execute(table.select())).all()]

@@ -26,11 +26,16 @@ HEAD = b"\r\n".join(
 
 def call(url: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
     """The status and the JSON of an answer: GET, or POST when there is a body."""
+    return call_as(None, url, body)
+
+
+def call_as(token: str | None, url: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+    """The same with an access token; None for an answer without a body."""
     data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     try:
-        with DIRECT.open(request, timeout=SECONDS) as response:
-            return response.status, json.load(response)
+        with DIRECT.open(urllib.request.Request(url, data, headers), timeout=SECONDS) as response:
+            return response.status, json.loads(response.read() or b"null")
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.load(error)

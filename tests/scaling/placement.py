@@ -42,8 +42,10 @@ PLACES: Mapping[str, Place] = {
     "ip_rules": Reference(),
     "ip_rule_version": Reference(),
     "signing_keys": Reference(),
+    "root_secrets": Reference(),
     "audit_seals": Local(),
     "audit_head": Local(),
+    "chores": Local(),
 }
 
 

@@ -21,6 +21,8 @@ from tests.conftest import DATABASES, settings_for
 from tests.people import Server
 from tests.servers import PostgreSQL
 from usermgmt.audit import seals
+from usermgmt.chores import shared_chores
+from usermgmt.maintenance import service as maintenance
 from usermgmt.operator import migrations
 from usermgmt.permissions import BUILT_IN_ROLES
 from usermgmt.schema import metadata
@@ -114,6 +116,8 @@ async def fill(settings: DatabaseSettings) -> None:
         assert (await admin.post("/api/ip-rules", json=rule)).status_code == 201
         server.clock.move(timedelta(minutes=1))
         assert await seals.seal_pending(server.runtime) > 0
+        for chore in shared_chores(server.settings):
+            assert await maintenance.run_chore(server.runtime, chore, "me") is not None
 
 
 # There and back

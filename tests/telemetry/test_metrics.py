@@ -13,7 +13,10 @@ from tests.conftest import settings_for
 from tests.people import PASSWORD, Person, Server
 from tests.problems import problem_of
 from usermgmt.audit import measures, seals
+from usermgmt.chores import shared_chores
 from usermgmt.errors import DatabaseUnavailable
+from usermgmt.maintenance.service import SharedChore, run_chore
+from usermgmt.runtime import Runtime
 from usermgmt.sessions import service as sessions
 from usermgmt.storage.database import Database
 
@@ -140,6 +143,26 @@ async def test_a_record_that_waits_for_its_seal_is_seen_and_so_is_one_that_was_c
     assert (await standing())[:2] == (1, 1)
     with pytest.raises(seals.ChainBroken):
         await seals.seal_pending(server.runtime)
+
+
+async def fail(_: Runtime) -> int:
+    raise DatabaseUnavailable
+
+
+async def test_what_chores_did_is_counted(server: Server, ada: Person):
+    assert (await ada.post("/api/auth/logout")).status_code == 204
+    server.clock.move(timedelta(days=91))
+    chores = {chore.name: chore for chore in shared_chores(server.settings)}
+    before = await told(server)
+    assert await run_chore(server.runtime, chores["sessions"], "me") is not None
+    with pytest.raises(DatabaseUnavailable):
+        await run_chore(server.runtime, SharedChore("sweeping", timedelta(minutes=1), fail), "me")
+    after = await told(server)
+    assert grown(before, after, "chore_rows_total", chore="sessions") == 1
+    assert grown(before, after, "chore_duration_seconds_count", chore="sessions") == 1
+    assert grown(before, after, "chore_failures_total", chore="sweeping") == 1
+    last = after['usermgmt_chore_last_success_timestamp_seconds{"chore": "sessions"}']
+    assert abs(last - server.clock.now().timestamp()) < 60
 
 
 async def test_a_database_that_is_away_is_counted(server: Server):

@@ -27,7 +27,6 @@ from usermgmt.storage.faults import repeated_on_conflict
 
 BATCH = 500
 SEALS_PRUNED_AT_ONCE = 10
-PRUNE_INTERVAL = timedelta(minutes=10)
 LOGGED_EVERY = 100
 """How many seals until the log, which is not rewritten with the database, holds the next checkpoint."""
 
@@ -159,7 +158,7 @@ async def prune(runtime: Runtime, caller: Caller) -> int:
             return 0
         _require_ours(head, runtime.secrets)
         for seal in await queries.list_seals(session, after=head.pruned_seq, limit=SEALS_PRUNED_AT_ONCE):
-            if seal.last_at >= cutoff or seal.seq == head.seq:
+            if seal.last_at >= cutoff or seal.seq == head.seq or total >= BATCH:
                 break
             total += await _prune_seal(session, head, seal)
         if total:

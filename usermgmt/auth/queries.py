@@ -7,8 +7,10 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, func, select
 
+from usermgmt.audit.events import Event
+from usermgmt.audit.models import AuditEvent
 from usermgmt.permissions import Rights
 from usermgmt.roles.held import held_grants, rights_of
 from usermgmt.sessions.models import Session
@@ -25,6 +27,22 @@ class LiveSession:
     authenticated_at: datetime
     ends_at: datetime
     rights: Rights
+
+
+LIVE_TOKENS = (
+    select(func.count())
+    .select_from(AuditEvent)
+    .join(Session, (Session.user_id == AuditEvent.owner_id) & (Session.id == AuditEvent.session_id))
+    .where(
+        AuditEvent.event.in_([Event.LOGIN_SUCCEEDED, Event.SESSION_REFRESHED]),
+        AuditEvent.at >= bindparam("since"),
+        AuditEvent.at < bindparam("until"),
+        Session.revoked_at.is_(None),
+        Session.expires_at > bindparam("at"),
+        Session.idle_expires_at > bindparam("at"),
+    )
+)
+"""How many access tokens were issued in a period to sessions that are good still."""
 
 
 async def fetch_live_sessions(rows: Rows, keys: Sequence[tuple[UUID, UUID]]) -> Mapping[tuple[UUID, UUID], LiveSession]:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.idempotency.models import IdempotencyKey
@@ -38,6 +38,22 @@ async def insert_claim(
         "expires_at": expires_at,
     }
     return await insert_if_absent(session, IdempotencyKey, values)
+
+
+async def delete_past(session: AsyncSession, *, now: datetime, limit: int) -> int:
+    """Forget answers whose time is over, up to a number of them; how many."""
+    past = (
+        select(IdempotencyKey.principal, IdempotencyKey.key)
+        .where(IdempotencyKey.expires_at <= now)
+        .order_by(IdempotencyKey.expires_at)
+        .limit(limit)
+    )
+    gone = await session.execute(
+        delete(IdempotencyKey)
+        .where(tuple_(IdempotencyKey.principal, IdempotencyKey.key).in_(past), IdempotencyKey.expires_at <= now)
+        .returning(IdempotencyKey.key)
+    )
+    return len(gone.all())
 
 
 async def update_answer(session: AsyncSession, principal: str, key: str, *, status: int, body: str) -> None:

@@ -11,9 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.errors import Conflict, Invalid
 from usermgmt.idempotency import queries
+from usermgmt.runtime import Runtime
 from usermgmt.security.secrets import Purpose, Secrets
+from usermgmt.storage.faults import repeated_on_conflict
 
 ANSWER_LIFETIME = timedelta(hours=24)
+BATCH = 500
 
 
 class IdempotencyKeyReused(Invalid):
@@ -36,11 +39,14 @@ class AnsweredMeanwhile(Exception):
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """A request under a key: who asks, the key, and a keyed digest of what is asked."""
+    """A request under a key: who asks, the key, and keyed digests of what is asked: the one that is stored, and those
+    that may have been stored under other root secrets.
+    """
 
     principal: str
     key: str
     digest: str
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,8 @@ class StoredAnswer:
 def idempotent_request(principal: str, key: str, content: bytes, *, secrets: Secrets) -> IdempotentRequest:
     """Name a request. The digest is keyed, since the content may hold a password."""
     digest = secrets.newest(Purpose.IDEMPOTENCY).sign(content).hex()
-    return IdempotentRequest(principal, key, digest)
+    others = tuple(each.sign(content).hex() for each in secrets.all(Purpose.IDEMPOTENCY))
+    return IdempotentRequest(principal, key, digest, others)
 
 
 async def find_answer(session: AsyncSession, request: IdempotentRequest, *, now: datetime) -> StoredAnswer | None:
@@ -62,7 +69,7 @@ async def find_answer(session: AsyncSession, request: IdempotentRequest, *, now:
     found = await queries.find_answer(session, request.principal, request.key, now=now)
     if found is None:
         return None
-    if found.digest != request.digest:
+    if found.digest not in (request.digest, *request.others):
         raise IdempotencyKeyReused
     return StoredAnswer(found.status, found.body)
 
@@ -79,3 +86,10 @@ async def claim_key(session: AsyncSession, request: IdempotentRequest, *, now: d
 async def store_answer(session: AsyncSession, request: IdempotentRequest, *, status: int, body: str) -> None:
     """Store the answer in the same transaction."""
     await queries.update_answer(session, request.principal, request.key, status=status, body=body)
+
+
+@repeated_on_conflict
+async def forget_past(runtime: Runtime) -> int:
+    """Delete a batch of the answers whose time is over; how many there were."""
+    async with runtime.database.begin() as session:
+        return await queries.delete_past(session, now=runtime.clock.now(), limit=BATCH)

@@ -101,6 +101,7 @@ cli = CommandLine(
             "usermgmt.operator.verify_deployment_command:verify_deployment",
             "Attack a running server, and report what held.",
         ),
+        "maintain": Lazy("usermgmt.operator.maintain_command:maintain", "Do every chore once, now."),
         "openapi": Lazy("usermgmt.operator.openapi_command:openapi", "Print the OpenAPI document of the API."),
     },
 )
@@ -115,7 +116,8 @@ cli.add_command(
 )
 cli.add_command(
     _group(
-        "Make secrets.",
+        "Make secrets, and see what still needs an old one.",
+        list=("secret_commands:list_secrets", "List the root secrets, and what was made with each."),
         generate=("config_commands:generate", "Print a new root secret."),
     ),
     "secrets",

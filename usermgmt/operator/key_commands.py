@@ -1,10 +1,11 @@
 """`usermgmt keys`: the keys that sign access tokens."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
+from usermgmt.auth.queries import LIVE_TOKENS
 from usermgmt.operator.console import Console
 from usermgmt.operator.grammar import command
 from usermgmt.operator.workplace import on_runtime
@@ -13,8 +14,10 @@ from usermgmt.security.keys import KeyRing
 from usermgmt.security.principal import OPERATOR
 from usermgmt.signing_keys import service
 from usermgmt.signing_keys.models import SigningKey
+from usermgmt.storage.within import find_within
 
-COLUMNS = ("kid", "algorithm", "state", "created_at", "activated_at", "retired_at")
+COLUMNS = ("kid", "algorithm", "state", "live_tokens", "activated_at", "retired_at")
+PATIENCE = timedelta(seconds=30)
 
 
 @command("list")
@@ -24,13 +27,17 @@ async def list_keys(console: Console, runtime: Runtime) -> None:
 
     published: others can read it, it does not sign yet; signing: it signs new tokens; verifying: tokens that it signed
     are still accepted; retired: they no longer are; unreadable: none of the configured secrets opens it.
+
+    live tokens: how many access tokens were put on record as issued while the key signed, within the lifetime of a
+    token, to sessions that are good still. One that was issued again to a repeated refresh counts once.
     """
     now = runtime.clock.now()
     ring = await service.load_ring(runtime)
     signing = ring.signing_key(runtime.settings.tokens.algorithm, now)
     kid = signing.kid if signing is not None else None
-    rows = [_document(key, _state(key, ring, kid, now)) for key in await service.list_keys(runtime)]
-    console.table(COLUMNS).add(rows)
+    live = await _live_tokens(runtime)
+    keys = await service.list_keys(runtime)
+    console.table(COLUMNS).add([_document(key, _state(key, ring, kid, now), live.get(key.kid)) for key in keys])
 
 
 @command()
@@ -69,11 +76,27 @@ def _state(key: SigningKey, ring: KeyRing, signing: str | None, now: datetime) -
     return "signing" if key.kid == signing else "verifying"
 
 
-def _document(key: SigningKey, state: str) -> dict[str, Any]:
+async def _live_tokens(runtime: Runtime) -> dict[str, int | None]:
+    """How many tokens each key signed that are good now; None where counting takes too long."""
+    now = runtime.clock.now()
+    oldest = now - runtime.settings.tokens.access_lifetime
+    found: dict[str, int | None] = {}
+    for period in await service.list_periods(runtime):
+        values = {"since": max(period.since, oldest), "until": min(period.until or now, now), "at": now}
+        found[period.kid] = (
+            await find_within(runtime.database, LIVE_TOKENS, values, patience=PATIENCE)
+            if values["since"] < values["until"]
+            else 0
+        )
+    return found
+
+
+def _document(key: SigningKey, state: str, live_tokens: int | None) -> dict[str, Any]:
     return {
         "kid": key.kid,
         "algorithm": key.algorithm,
         "state": state,
+        "live_tokens": 0 if state in ("retired", "unreadable") else live_tokens,
         "created_at": _time(key.created_at),
         "activated_at": _time(key.activated_at),
         "retired_at": _time(key.retired_at) if key.retired_at is not None else None,

@@ -20,6 +20,7 @@ from usermgmt.operator.configuration import production_settings, unfit
 from usermgmt.operator.console import Exit, Reason, Refusal, tell_refusal
 from usermgmt.operator.database_state import await_database, faults_told, schema_reason
 from usermgmt.roles import queries as role_queries
+from usermgmt.root_secrets.service import note_roots
 from usermgmt.runtime import Runtime, build_runtime
 from usermgmt.settings import Settings
 from usermgmt.telemetry.logs import configure_logs
@@ -45,6 +46,7 @@ async def prepare(settings: Settings, *, is_development: bool = False) -> Prepar
     await _bring_schema(settings)
     runtime = build_runtime(settings)
     try:
+        await note_roots(runtime)
         return Prepared(runtime, await _people(runtime, is_development=is_development))
     except BaseException:
         await runtime.close()

@@ -13,6 +13,7 @@ from usermgmt.operator.configuration import operator_settings, require_secret
 from usermgmt.operator.console import Console
 from usermgmt.operator.database_state import require_schema
 from usermgmt.operator.grammar import pass_console
+from usermgmt.root_secrets.service import note_roots
 from usermgmt.runtime import Runtime, build_runtime
 from usermgmt.settings import Settings
 
@@ -46,6 +47,7 @@ async def opened(settings: Settings) -> AsyncIterator[Runtime]:
     await require_schema(settings.database)
     runtime = build_runtime(settings)
     try:
+        await note_roots(runtime)
         yield runtime
     finally:
         await runtime.close()

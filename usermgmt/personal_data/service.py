@@ -6,7 +6,6 @@ the user agents, and still verifies.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -31,7 +30,6 @@ from usermgmt.users import queries as user_queries
 from usermgmt.users.models import User
 from usermgmt.users.service import UserView, admin_kept, view_of
 
-ERASE_INTERVAL = timedelta(minutes=1)
 BATCH = 100
 MAX_EVENTS = 10_000
 """The newest events that an export holds; the whole record of one's account is at `/activity`, page by page."""

@@ -89,8 +89,9 @@ class PasswordHasher:
         observe_refusal: Callable[[], None] = lambda: None,
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """`peppers` are (id, key), newest first; `workers` 0 means one per processor; `max_wait` bounds the queue, and
-        `patience` is how long a place in it is waited for; `around` each wait for a hash is a block of its own.
+        """`peppers` are (id, key), the one that hashes first; `workers` 0 means one per processor; `max_wait` bounds
+        the queue, and `patience` is how long a place in it is waited for; `around` each wait for a hash is a block of
+        its own.
         """
         self.cost = cost
         self._peppers = dict(peppers)
@@ -105,6 +106,10 @@ class PasswordHasher:
         self._admitted = 0
         self._running = 0
         self._lock = threading.Lock()
+
+    def make_with(self, pepper_id: str) -> None:
+        """Hash with this one of the peppers from now on."""
+        self._newest = pepper_id
 
     @property
     def running(self) -> int:
@@ -147,7 +152,7 @@ class PasswordHasher:
     def hash_now(self, password: str) -> str:
         """The form of a password to store, computed in this thread."""
         digest = _peppered(password, self._peppers[self._newest])
-        return f"{VERSION}${self._newest}${bcrypt.hashpw(digest, bcrypt.gensalt(self.cost)).decode()}"
+        return f"{stored_prefix(self._newest)}{bcrypt.hashpw(digest, bcrypt.gensalt(self.cost)).decode()}"
 
     async def close(self) -> None:
         """Stop the threads; what has not begun is dropped."""
@@ -250,6 +255,11 @@ class PasswordHasher:
         """Add decoys to a cheaper hash until together they cost one at `cost`: 2^c + 2^c + … + 2^(cost-1) = 2^cost."""
         for step in range(cost, self.cost):
             bcrypt.checkpw(_peppered(password, self._peppers[self._newest]), _decoy(step))
+
+
+def stored_prefix(pepper_id: str) -> str:
+    """What every hash that was made with a pepper begins with."""
+    return f"{VERSION}${pepper_id}$"
 
 
 def _parse(stored: str) -> _Stored | None:

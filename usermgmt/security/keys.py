@@ -120,6 +120,11 @@ def seal(key: PrivateKey, kid: str, *, secrets: Secrets, nonce: bytes) -> str:
     return f"v1.{wrapping.key_id}.{encoding.encode(nonce + sealed)}"
 
 
+def sealing_key_id(stored: str) -> str:
+    """The name of the key that a stored private key was encrypted with."""
+    return stored.split(".")[1]
+
+
 def unseal(stored: str, kid: str, algorithm: str, *, secrets: Secrets) -> PrivateKey:
     """Decrypt a stored private key. Raises `KeyUnreadable` when no configured root secret opens it."""
     _, _, payload = stored.split(".")

@@ -1,7 +1,7 @@
 """The root secret, and the keys for single purposes that are derived from it (HKDF, RFC 5869).
 
-The newest root key makes; every root key that is still configured verifies. So a root key is replaced by putting a new
-one in front, and removed once nothing made with it is alive.
+One root key makes: the newest that every process knows. Every root key that is configured verifies. So a root key is
+replaced by putting a new one in front, and removed once nothing made with it is alive.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ class Purpose(StrEnum):
     IDEMPOTENCY = "idempotency"
     THROTTLE = "throttle"
     AUDIT_SEAL = "audit-seal"
+    NAME = "name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,25 @@ class DerivedKey:
 
 
 class Secrets:
-    """The derived keys of every configured root key, newest first. At least one is required."""
+    """The derived keys of every configured root key, newest first. At least one is required.
+
+    `making` is the place of the one that makes: the first, until it is known that others do not know it yet.
+    """
 
     def __init__(self, root_keys: Sequence[str]) -> None:
         if not root_keys:
             raise ValueError("a root secret is required")
         self._derived = {purpose: tuple(_derive(root, purpose) for root in root_keys) for purpose in Purpose}
+        self.making = 0
+
+    @property
+    def root_ids(self) -> tuple[str, ...]:
+        """The names of the root keys, newest first; they tell nothing of the keys."""
+        return tuple(key.key_id for key in self._derived[Purpose.NAME])
 
     def newest(self, purpose: Purpose) -> DerivedKey:
-        """The key that makes new things."""
-        return self._derived[purpose][0]
+        """The key that makes new things: of the newest root key that every process knows."""
+        return self._derived[purpose][self.making]
 
     def all(self, purpose: Purpose) -> tuple[DerivedKey, ...]:
         """Every key that still verifies, newest first."""

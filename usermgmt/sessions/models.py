@@ -40,6 +40,12 @@ class Session(Base):
             postgresql_where=text("revoked_at IS NULL"),
             sqlite_where=text("revoked_at IS NULL"),
         ),
+        Index(
+            "ix_sessions_revoked",
+            "revoked_at",
+            postgresql_where=text("revoked_at IS NOT NULL"),
+            sqlite_where=text("revoked_at IS NOT NULL"),
+        ),
     )
 
     user_id: Mapped[UUID] = mapped_column(Uuid)

@@ -5,10 +5,22 @@ for those that count them all for a metric.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, bindparam, exists, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    SQLColumnExpression,
+    Table,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.sessions.models import RevocationReason, Session
@@ -53,6 +65,16 @@ _MOVE = (  # built once: every refresh is this statement
     .values(generation=bindparam("next"), refreshed_at=bindparam("at"), idle_expires_at=bindparam("idle_until"))
     .returning(_TABLE.c.expires_at)
 )
+
+
+LIVE_SESSIONS = select(func.count()).where(
+    _TABLE.c.refreshed_at >= bindparam("since"),
+    _TABLE.c.refreshed_at < bindparam("until"),
+    _TABLE.c.revoked_at.is_(None),
+    _TABLE.c.expires_at > bindparam("at"),
+    _TABLE.c.idle_expires_at > bindparam("at"),
+)
+"""How many live sessions were last refreshed in a period; it reads all of them."""
 
 
 async def insert_session(
@@ -203,6 +225,34 @@ async def update_all_revoked(
         .execution_options(synchronize_session=False)
     )
     return revoked.all()
+
+
+async def delete_revoked(session: AsyncSession, *, before: datetime, limit: int) -> int:
+    """Remove sessions that were revoked before a time, up to a number of them; how many."""
+    return await _delete_first(session, Session.revoked_at < before, order=Session.revoked_at, limit=limit)
+
+
+async def delete_expired(session: AsyncSession, *, before: datetime, limit: int) -> int:
+    """Remove sessions that came to their absolute end before a time, up to a number of them; how many.
+
+    One that was idle too long waits for that end: an index of when sessions were last used would be written by every
+    refresh.
+    """
+    is_past = Session.revoked_at.is_(None) & (Session.expires_at < before)
+    return await _delete_first(session, is_past, order=Session.expires_at, limit=limit)
+
+
+async def _delete_first(
+    session: AsyncSession, is_past: ColumnElement[bool], *, order: SQLColumnExpression[Any], limit: int
+) -> int:
+    past = select(Session.user_id, Session.id).where(is_past).order_by(order).limit(limit)
+    gone = await session.execute(
+        delete(Session)
+        .where(tuple_(Session.user_id, Session.id).in_(past), is_past)
+        .returning(Session.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(gone.all())
 
 
 def _is_live(user_id: UUID, now: datetime) -> tuple[ColumnElement[bool], ...]:

@@ -24,6 +24,7 @@ from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.telemetry import metrics
 
 MAX_USER_AGENT = 512
+BATCH = 500
 SAMPLE_INTERVAL = timedelta(seconds=15)
 MOST_COUNTED = 10_000
 
@@ -117,6 +118,15 @@ async def revoke_sessions(runtime: Runtime, caller: Caller, user_id: UUID, *, ke
     async with runtime.database.begin() as session:
         reason = await _check_may_end(session, caller, user_id)
         return await end_all_sessions(session, caller, user_id, at=now, reason=reason, keep=keep)
+
+
+@repeated_on_conflict
+async def forget_ended(runtime: Runtime) -> int:
+    """Remove a batch of the sessions whose retention is over; how many there were."""
+    before = runtime.clock.now() - runtime.settings.retention.sessions
+    async with runtime.database.begin() as session:
+        revoked = await queries.delete_revoked(session, before=before, limit=BATCH)
+        return revoked + await queries.delete_expired(session, before=before, limit=BATCH - revoked)
 
 
 async def end_session(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.signing_keys.models import SigningKey
@@ -50,3 +50,20 @@ async def update_retirement(session: AsyncSession, kid: str, *, retired_at: date
         .returning(SigningKey.kid)
     )
     return changed.one_or_none() is not None
+
+
+async def update_private_key(session: AsyncSession, kid: str, *, seen: str, sealed: str) -> bool:
+    """Store a private key as it was sealed anew; False when it is no longer stored as it was seen."""
+    changed = await session.execute(
+        update(SigningKey)
+        .where(SigningKey.kid == kid, SigningKey.private_key == seen)
+        .values(private_key=sealed)
+        .returning(SigningKey.kid)
+    )
+    return changed.one_or_none() is not None
+
+
+async def delete_retired(session: AsyncSession, *, before: datetime) -> int:
+    """Remove the keys that were retired before a time; how many."""
+    gone = await session.execute(delete(SigningKey).where(SigningKey.retired_at < before).returning(SigningKey.kid))
+    return len(gone.all())

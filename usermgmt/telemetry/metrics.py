@@ -23,6 +23,7 @@ UNMATCHED = "unmatched"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 HASH_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 3.0, 5.0)
+CHORE_SECONDS = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0)
 
 _registry = CollectorRegistry()
 
@@ -63,6 +64,8 @@ hash_seconds = _histogram("hash_duration_seconds", "How long a hash took.", HASH
 hash_refused = _counter("hash_refused_total", "Passwords refused because the queue was full.")
 database_faults = _counter("database_unavailable_total", "Times the database was away or too busy.")
 chores_done = _most("chore_last_success_timestamp_seconds", "When a chore was last done, in Unix time.", "chore")
+chore_rows = _counter("chore_rows_total", "Rows that a chore did.", "chore")
+chore_seconds = _histogram("chore_duration_seconds", "How long a chore took.", CHORE_SECONDS, "chore")
 chores_failed = _counter("chore_failures_total", "Times a chore failed.", "chore")
 
 hash_running = _sum("hash_running", "Hashes being computed.")
@@ -126,6 +129,13 @@ def expect(counter: Counter, *values: Iterable[str]) -> None:
     """Begin at zero for each combination of labels that may come: Prometheus sees no growth from nothing."""
     for labels in itertools.product(*values):
         counter.labels(*labels)
+
+
+def observe_chore(chore: str, *, at: float, rows: int, seconds: float) -> None:
+    """Note a chore that was done: when, how many rows it did, how long it took."""
+    chores_done.labels(chore).set(at)
+    chore_rows.labels(chore).inc(rows)
+    chore_seconds.labels(chore).observe(seconds)
 
 
 def set_gauges(values: Mapping[Gauge, float]) -> None:

@@ -29,8 +29,7 @@ from usermgmt.throttle.models import Bucket
 from usermgmt.throttle.queries import Window
 
 POLL_SECONDS = 0.02
-BATCH = 1_000
-FORGET_INTERVAL = timedelta(minutes=1)
+BATCH = 500
 
 metrics.expect(metrics.throttled, Bucket)
 

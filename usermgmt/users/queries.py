@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy import bindparam, delete, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.groups.reach import is_within
@@ -13,6 +13,9 @@ from usermgmt.permissions import ADMIN, EVERYONE, EVERYTHING, Reach
 from usermgmt.roles.models import RoleGrant
 from usermgmt.storage.inserts import insert_if_absent
 from usermgmt.users.models import LoginName, NameKind, Status, User
+
+STORED_PASSWORDS = select(func.count()).where(User.password_hash.startswith(bindparam("prefix"), autoescape=False))
+"""How many accounts have a password that is stored with a beginning; it reads all of them."""
 
 
 async def find_login_name(session: AsyncSession, name: str) -> LoginName | None:
