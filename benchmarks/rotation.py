@@ -2,7 +2,7 @@
 
     make rotation               # two and a half minutes
 
-A server of two workers on PostgreSQL answers 50 requests a second: reads, refreshes and sign-ins of 25 people.
+A server of two workers on PostgreSQL answers 50 requests a second: what 25 people read, refresh and sign in to.
 Meanwhile a new root secret is put in front (SIGHUP), all turn to it, the signing key is rotated, and the old secret is
 taken away (SIGHUP) when `usermgmt secrets list` shows that nothing needs it. Ends with 1 when there was a 401 or
 another failure.
@@ -60,7 +60,7 @@ class Phase:
 
 
 class Person:
-    """Somebody who stays signed in: reads, refreshes every fifth second, signs in again every fifteenth."""
+    """Somebody who is always signed in: reads, refreshes every fifth second, signs out and in every fifteenth."""
 
     def __init__(self, port: int, name: str, phases: list[Phase]) -> None:
         self._client = Client("127.0.0.1", port)
@@ -68,12 +68,12 @@ class Person:
         self._tokens: Mapping[str, Any] = {}
 
     async def live(self, ended: asyncio.Event) -> None:
-        """Call until the end."""
-        await self.sign_in()
+        """Call until the end, once signed in."""
         turn = secrets.randbelow(30)
         while not ended.is_set():
             turn += 1
             if turn % 30 == 0:
+                await self._call(request("POST", "/api/auth/logout", token=self._tokens["access_token"]))
                 await self.sign_in()
             elif turn % 10 == 0:
                 body = {"refresh_token": self._tokens["refresh_token"]}
@@ -84,13 +84,17 @@ class Person:
         self._client.close()
 
     async def sign_in(self) -> None:
-        """Sign in, and keep the tokens."""
-        await self._keep(request("POST", "/api/auth/login", body={"username": self._name, "password": PASSWORD}))
+        """Sign in, and keep the tokens. Who is asked to come back does."""
+        wire = request("POST", "/api/auth/login", body={"username": self._name, "password": PASSWORD})
+        while not await self._keep(wire):  # noqa: ASYNC110 - nothing tells when there is room
+            await asyncio.sleep(1)
 
-    async def _keep(self, wire: bytes) -> None:
+    async def _keep(self, wire: bytes) -> bool:
+        """Ask for tokens, and keep them; whether there were any."""
         status, body = await self._call(wire)
         if status == 200:
             self._tokens = json.loads(body)
+        return status == 200
 
     async def _call(self, wire: bytes) -> tuple[int, bytes]:
         phase, began = self._phases[-1], time.perf_counter()
@@ -141,10 +145,13 @@ class Operator:
 
 async def drive(target: Target, operator: Operator, old: str, new: str) -> list[Phase]:
     """Everything, step by step, while people call."""
-    phases = [Phase(STEPS[0])]
+    phases = [Phase("before")]
     ended = asyncio.Event()
     names = ["admin", *(f"user{number}" for number in range(1, PEOPLE))]
     people = [Person(target.port, name, phases) for name in names]
+    for person in people:
+        await person.sign_in()
+    phases[:] = [Phase(STEPS[0])]
     living = [asyncio.create_task(person.live(ended)) for person in people]
     await asyncio.sleep(10)
 

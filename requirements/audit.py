@@ -48,7 +48,7 @@ def write_sbom(path: Path = SBOM, lock: Path = LOCK) -> Finding:
     ended = _run("cyclonedx-py", "requirements", str(lock), *options)
     if ended.returncode != 0:
         return Finding("sbom", is_good=False, summary="was not written", details=_last_lines(ended.stderr))
-    parts = json.loads(path.read_text(encoding="utf-8"))["components"]
+    parts = json.loads(path.read_text(encoding="utf-8")).get("components", [])
     missing = sorted(set(locked(lock).items()) - {(normal(part["name"]), part["version"]) for part in parts})
     name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
     lines = tuple(f"not in it: {package} {version}" for package, version in missing)

@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from tests.conftest import SECRET
 from tests.operator.calls import call, call_as
 from tests.operator.conftest import PASSWORD, CommandLine, Start, environment
 from tests.operator.test_supervision import WORKERS, children, until
+from tests.servers import PostgreSQL
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -24,13 +26,14 @@ PEOPLE = ("ada", "bob", "eve")
 
 @contextmanager
 def signed_in(url: str) -> Iterator[Counter[str]]:
-    """People who read, refresh and sign in without pause; how often each ended how."""
+    """People who sign in, read, refresh and sign out again and again; how often each ended how."""
     seen: Counter[str] = Counter()
     ended = threading.Event()
 
     def live(name: str) -> None:
         def told(what: str, answer: tuple[int, Any]) -> Any:
             seen[f"{what} {answer[0]}"] += 1
+            time.sleep(0.05)
             return answer[1]
 
         while not ended.is_set():
@@ -52,10 +55,12 @@ def signed_in(url: str) -> Iterator[Counter[str]]:
             each.join()
 
 
-def test_nobody_is_signed_out(line: CommandLine, start: Start, database_url: str, tmp_path: Path) -> None:
+def test_nobody_is_signed_out(
+    line: CommandLine, start: Start, database_url: str, postgresql: PostgreSQL, tmp_path: Path
+) -> None:
     for name in PEOPLE:
         line.create(name)
-    file, settings = tmp_path / "secret.key", tmp_path / "settings.toml"
+    file = tmp_path / "secret.key"
     file.write_text(SECRET)
     more = {"limits__enabled": "false", "server__workers": str(WORKERS), "secret_keys_file": str(file)}
     environ = environment(database_url, **more)
@@ -77,8 +82,9 @@ def test_nobody_is_signed_out(line: CommandLine, start: Start, database_url: str
     with signed_in(url) as seen:
         reload(f"{NEW},{SECRET}")
         assert [row[0] for row in states()] == ["waiting", "making"]
-        settings.write_text('[secret]\nrollout = "0s"\n')  # every worker knows it
-        reload(f"{NEW},{SECRET}")
+        hour_ago = "UPDATE root_secrets SET first_seen_at = first_seen_at - interval '1 hour'"
+        postgresql.execute(hour_ago, database=database_url.rpartition("/")[2])  # as if that time had passed
+        until(lambda: states()[0][0] == "making")
         assert line.documents("maintain", "--only", "signing_keys")[0]["rows"] in (0, 1)  # unless a worker was faster
         until(lambda: states()[1] == ("verifying", 0, 0, 0))
         reload(NEW)

@@ -97,9 +97,9 @@ async def test_then_all_turn_to_it_and_the_old_one_can_go(deployment: Deployment
     body = {"username": "eve", "email": "eve@example.com", "password": PASSWORD}
     once = {"Idempotency-Key": "the-very-same"}
     assert (await first.nobody().post("/api/users", json=body, headers=once)).status_code == 201
-    await deployment.move(ROLLOUT - timedelta(seconds=1))
+    await deployment.move(ROLLOUT - timedelta(minutes=3))
     assert [root.is_making for root in await service.list_roots(first.runtime)] == [False, True]
-    await deployment.move(timedelta(seconds=1))
+    await deployment.move(timedelta(minutes=3))
     assert [root.is_making for root in await service.list_roots(first.runtime)] == [True, False]
     assert (await second.nobody().post("/api/users", json=body, headers=once)).status_code == 201
     for server in (second, first):

@@ -23,6 +23,7 @@ from usermgmt.roles import queries as role_queries
 from usermgmt.root_secrets.service import note_roots
 from usermgmt.runtime import Runtime, build_runtime
 from usermgmt.settings import Settings
+from usermgmt.signing_keys.service import prepare_ring
 from usermgmt.telemetry.logs import configure_logs
 
 PLUGINS = "plugins.blueprints"
@@ -47,6 +48,7 @@ async def prepare(settings: Settings, *, is_development: bool = False) -> Prepar
     runtime = build_runtime(settings)
     try:
         await note_roots(runtime)
+        await prepare_ring(runtime)  # or each of several workers would make a first key that the others do not know yet
         return Prepared(runtime, await _people(runtime, is_development=is_development))
     except BaseException:
         await runtime.close()
