@@ -208,6 +208,8 @@ def main() -> int:
     seconds = phases[-1].began - phases[0].began
     rate = f"{answers} answers in {seconds:.0f} s, {answers / seconds:.0f} a second"
     print(f"\n{rate}: {signed_out} x 401, {failed} failures in all.")
+    others = sum((phase.statuses for phase in phases), Counter[int]())
+    print(f"By status: {dict(sorted(others.items()))}; {sum(p.faults for p in phases)} without an answer.")
     return 1 if failed else 0
 
 
