@@ -52,7 +52,7 @@ def write_sbom(path: Path = SBOM, lock: Path = LOCK) -> Finding:
     missing = sorted(set(locked(lock).items()) - {(normal(part["name"]), part["version"]) for part in parts})
     name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
     lines = tuple(f"not in it: {package} {version}" for package, version in missing)
-    return Finding("sbom", not missing, f"{len(parts)} parts in {name}", lines)
+    return Finding("sbom", bool(parts) and not missing, f"{len(parts)} parts in {name}", lines)
 
 
 def audit_code(*paths: Path) -> Finding:

@@ -50,7 +50,7 @@ def test_the_bill_of_materials_names_every_locked_package(audit: ModuleType, tmp
     assert len(hashes) >= len(locked)
 
 
-def test_what_is_missing_in_it_is_told(audit: ModuleType, tmp_path: Path):  # N06
+def test_an_empty_one_is_none(audit: ModuleType, tmp_path: Path):  # N06
     lock = tmp_path / "other.lock"
     lock.write_text("no-such-thing==\n", encoding="utf-8")
     assert not audit.write_sbom(tmp_path / "sbom.json", lock).is_good
