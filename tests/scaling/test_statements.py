@@ -77,6 +77,7 @@ HOT = {
 ELSEWHERE = {
     "audit.queries.has_erasure": "of a verification that finds events of an erased account",
     "audit.queries.find_seal": "of a verification that is given a checkpoint",
+    "audit.queries.count_unsealed": "of the states that metrics tell",
     "groups.queries.insert_members": "of seeding",
     "imports.queries.insert_accounts": "COPY, which the listener is not told of",
     "imports.queries.list_known_ids": "of an import whose rows have ids",
@@ -85,6 +86,8 @@ ELSEWHERE = {
     "roles.queries.count_holders": "of a command",
     "root_secrets.queries.insert_root": "of starting",
     "root_secrets.queries.list_roots": "of starting, and of several root secrets",
+    "sessions.queries.count_live_sessions": "of the states that metrics tell",
+    "sessions.queries.estimate_live_sessions": "of the states that metrics tell",
     "signing_keys.queries.delete_retired": "of a day after a key was retired",
     "signing_keys.queries.update_private_key": "of another root secret",
     "throttle.queries.delete_counter": "of a command",
