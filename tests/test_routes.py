@@ -289,6 +289,7 @@ def test_the_events():
         "audit.pruned",
         "group.created",
         "group.deleted",
+        "extension.acted",
         "group.member_added",
         "group.member_removed",
         "group.updated",
@@ -366,6 +367,7 @@ def test_the_budgets_the_callers_and_the_purposes():
         "password-pepper",
         "refresh-token",
         "signing-key-encryption",
+        "name",
         "throttle",
     }
 
