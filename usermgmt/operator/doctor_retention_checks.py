@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, or_, select
 
 from usermgmt.audit.models import AuditEvent, AuditHead
 from usermgmt.operator.doctor_findings import Checklist, Finding, error, note, ok, warning
@@ -20,7 +20,6 @@ LEAST_PATIENCE = timedelta(minutes=5)
 INTERVALS = 20
 """So many intervals late is late."""
 DAY = timedelta(days=1)
-SESSIONS_KEPT = timedelta(days=90)
 OLDEST_KEY = timedelta(days=365)
 MOST_COUNTED = 1_000
 SERVING = "Is a server running? Its log tells of chores that fail (`chore_failed`)."
@@ -60,12 +59,12 @@ async def deleted_accounts_are_erased(installation: Installation) -> AsyncIterat
 @check("retention.sessions", Needs.SCHEMA)
 async def ended_sessions_leave(installation: Installation) -> AsyncIterator[Finding]:
     """Sessions that ended long ago leave the table."""
-    before = installation.now() - SESSIONS_KEPT - DAY
-    count = await _count(
-        installation, select(Session.id).where(Session.expires_at < before, Session.revoked_at.is_(None))
-    )
+    kept = installation.settings.retention.sessions
+    before = installation.now() - kept - DAY
+    is_over = or_(Session.expires_at < before, Session.revoked_at < before)
+    count = await _count(installation, select(Session.id).where(is_over))
     if count:
-        yield warning(f"{_at_least(count)} sessions ended more than {SESSIONS_KEPT.days} days ago.", SERVING)
+        yield warning(f"{_at_least(count)} sessions ended longer ago than retention.sessions.", SERVING)
     else:
         yield ok("No session is kept longer than it should be.")
 
