@@ -143,6 +143,8 @@ async def test_bcrypt_is_kept_as_it_is(given: str, password: str) -> None:
         "$2x$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
         "$2a$05$short",
         "$2a$31$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",  # days
+        "um1$a$$2b$31$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",  # who imports says that it is ours
+        "um1$a$$2b$03$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
         "pbkdf2_sha256$1$salt$" + b64(bytes(32)),
         "pbkdf2_sha256$999999999999$salt$" + b64(bytes(32)),
         "pbkdf2_sha256$-1000$salt$" + b64(bytes(32)),
@@ -167,6 +169,12 @@ def test_what_protects_nobody_or_costs_too_much_is_refused(given: object) -> Non
         recognised(given)
     assert str(refusal.value)
     assert not isinstance(given, str) or len(given) < 20 or given not in str(refusal.value)
+
+
+def test_our_own_hashes_are_taken_as_they_are() -> None:
+    for cost in (4, 12, 16):
+        own = f"um1$a$$2b${cost:02}$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
+        assert recognised(own) == own
 
 
 PIECES = st.sampled_from(

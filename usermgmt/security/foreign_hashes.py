@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2d, Argon2i, Argon2id
 
 VERSION = "fh1"
 BCRYPT = re.compile(r"\$2[abxy]?\$(\d\d)\$[./A-Za-z0-9]{53}")
-OWN = re.compile(r"um1\$[^$]{1,64}\$\$2b\$\d\d\$[./A-Za-z0-9]{53}")
+OWN = re.compile(r"um1\$[^$]{1,64}\$\$2b\$(\d\d)\$[./A-Za-z0-9]{53}")
 ARGON2 = re.compile(r"\$(argon2id|argon2i|argon2d)\$v=19\$m=(\d+),t=(\d+),p=(\d+)\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)")
 DIGESTS = ("sha1", "sha256", "sha512")
 ARGON2_KINDS: Mapping[str, Any] = {"argon2id": Argon2id, "argon2i": Argon2i, "argon2d": Argon2d}
@@ -218,7 +218,8 @@ class BcryptOfSha256:
 
 def _from_text(text: str) -> str | None:
     """The kept form of a hash that is one text."""
-    if OWN.fullmatch(text):
+    if (own := OWN.fullmatch(text)) is not None:  # only who imports says that it is ours: it is bounded like others
+        _check_cost(own[1])
         return text
     if text.startswith("$2"):
         return _bcrypt(text)
@@ -370,8 +371,12 @@ def _bcrypt(text: str) -> str:
         raise HashRefused("The hash begins like bcrypt and does not go on so.")
     if text.startswith("$2x$"):
         raise HashRefused("$2x$ marks hashes of a faulty bcrypt, which nobody should verify.")
-    _bounded("bcrypt's cost", int(match[1]), LOWEST_BCRYPT, HIGHEST_BCRYPT)
+    _check_cost(match[1])
     return f"$2b${text.split('$', 2)[2]}"
+
+
+def _check_cost(digits: str) -> None:
+    _bounded("bcrypt's cost", int(digits), LOWEST_BCRYPT, HIGHEST_BCRYPT)
 
 
 _SPELLINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
