@@ -93,6 +93,7 @@ def test_a_dry_run_tells_everything_and_does_nothing(line: CommandLine) -> None:
         (person("ada", id="7"), "/id", "invalid_format"),
         (person("ada", password="short"), "/password", "password_too_short"),
         (person("ada", password_hash="5f4dcc3b5aa765d61d8327deb882cf99"), "/password_hash", "unknown_hash"),
+        (person("ada", password_hash="um1$a$" + BCRYPT.replace("$2a$05", "$2b$31")), "/password_hash", "unknown_hash"),
         (person("ada", password_hash=BCRYPT, password=PASSWORD), "/password", "not_together"),
         (person("ada", status="asleep"), "/status", "not_an_option"),
         (person("ada", roles="user"), "/roles", "wrong_type"),
@@ -107,6 +108,9 @@ def test_a_dry_run_tells_everything_and_does_nothing(line: CommandLine) -> None:
         (person("ada", email="zoe@example.com"), "/email", "email_taken"),
         (person("zoe", email="ada@example.com"), "/username", "username_taken"),
         (person("ada", id="01890000-0000-7000-8000-000000000001"), "/id", "id_taken"),
+        (person("zoe", email="z@example.com"), "/username", "username_taken"),
+        (person("zoe", id="01890000-0000-7000-8000-000000000001", email="z@x.com"), "/id", "other_names"),
+        (person("zo", id="01890000-0000-7000-8000-000000000001", email="zoe@example.com"), "/id", "other_names"),
     ],
 )
 def test_a_row_that_is_wrong_is_told_and_the_others_are_made(

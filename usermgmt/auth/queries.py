@@ -12,7 +12,7 @@ from sqlalchemy import Select, bindparam, func, select
 from usermgmt.audit.events import Event
 from usermgmt.audit.models import AuditEvent
 from usermgmt.permissions import Rights
-from usermgmt.roles.held import held_grants, rights_of
+from usermgmt.roles.held import held_grants, rights_of_grants
 from usermgmt.sessions.models import Session
 from usermgmt.storage.rows import Rows
 from usermgmt.storage.wanted import DISTRIBUTED, is_wanted, kind_of, wanted, wanted_values
@@ -50,7 +50,7 @@ async def fetch_live_sessions(rows: Rows, keys: Sequence[tuple[UUID, UUID]]) -> 
     kind = kind_of(rows.connection)
     found = await rows.fetch(_statement(kind), wanted_values(kind, _KEY, keys))
     return {
-        (user_id, session_id): LiveSession(username, authenticated_at, min(idle, absolute), rights_of(grants))
+        (user_id, session_id): LiveSession(username, authenticated_at, min(idle, absolute), rights_of_grants(grants))
         for user_id, session_id, username, authenticated_at, idle, absolute, grants in found
     }
 

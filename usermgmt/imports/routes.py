@@ -21,7 +21,6 @@ from usermgmt.imports.service import Outcome, Report, Totals
 from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
-from usermgmt.users.service import FieldNotPermitted
 
 blueprint = Blueprint("imports", __name__, url_prefix="/api/users")
 
@@ -34,7 +33,7 @@ FORMATS = {"application/x-ndjson": Format.NDJSON, "text/csv": Format.CSV}
 @receives(*FORMATS)
 @emits(Event.USERS_IMPORTED)
 @answers(200, ImportOut, is_lines=True)
-@refuses(FieldNotPermitted, UnreadableFile)
+@refuses(UnreadableFile)
 async def import_users(upload: Upload, query: ImportQuery) -> Response:
     """Import users from a file, and answer line by line what becomes of each row; the last line is the sum.
 

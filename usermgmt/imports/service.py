@@ -27,12 +27,12 @@ from usermgmt.roles.service import rights_of
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
 from usermgmt.storage.faults import RepeatableConflict
-from usermgmt.users.service import FieldNotPermitted
 
 BATCH = 4_000
 AT_ONCE = 2  # batches, while the next one is read
 MOST_TRIES = 5
 HASH_PAUSE = 0.5  # seconds
+OTHER_NAMES = "The account with this id has another username or address; importing changes no account."
 
 
 class Outcome(StrEnum):
@@ -76,11 +76,9 @@ async def import_users(
 ) -> AsyncGenerator[list[Report], None]:
     """Make the accounts that the lines describe, and report batch by batch.
 
-    Refused: `FieldNotPermitted` (importing needs `users:write` over everything). Raises what reading the lines raises,
-    and `DatabaseUnavailable`; the batches that were reported stay.
+    The caller must hold `users:write` over everything. Raises what reading the lines raises, and `DatabaseUnavailable`;
+    the batches that were reported stay.
     """
-    if not caller.reach(Permission.USERS_WRITE).is_everyone:
-        raise FieldNotPermitted
     allowed = await _Allowed.read(runtime, caller)
     most = 1 if runtime.database.is_sqlite else AT_ONCE
     under_way: deque[asyncio.Task[list[Report]]] = deque()
@@ -266,6 +264,9 @@ def _existing(number: int, row: Row, by_username: object, by_email: object) -> R
     is_same = by_username == by_email and by_username is not None and row.user_id in (None, by_username)
     if is_same:
         return Report(number, Outcome.EXISTS, by_username if isinstance(by_username, UUID) else None)
+    taken = {by_username, by_email} - {None}
+    if taken == {row.user_id}:
+        return _refused(number, "other_names", FieldError("other_names", OTHER_NAMES, "/id"))
     if by_username is not None and by_username != row.user_id:
         return _refused(number, "username_taken", FieldError("username_taken", "This username is taken.", "/username"))
     if by_email is not None and by_email != row.user_id:

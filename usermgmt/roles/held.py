@@ -15,7 +15,7 @@ REMEMBERED = 4_096
 
 
 def held_grants(user_id: InstrumentedAttribute[UUID] | UUID, *, among: str | None = None) -> ScalarSelect[str | None]:
-    """Each grant of the account with each permission of its role, for `rights_of`; None where there is no grant.
+    """Each grant of the account with each permission of its role, for `rights_of_grants`; None where there is no grant.
 
     `among` names the wanted values that the account is one of, which a distributed database must be told again.
     """
@@ -44,7 +44,7 @@ def held_roles(user_id: InstrumentedAttribute[UUID], *, among: str | None = None
 
 
 @functools.lru_cache(REMEMBERED)
-def rights_of(grants: str | None) -> Rights:
+def rights_of_grants(grants: str | None) -> Rights:
     """What these grants permit. A role over a group permits there what is about accounts, and nothing else."""
     roles, permitted = set[str](), dict[str, list[str]]()
     for row in grants.split(ROW) if grants else ():

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.permissions import ADMIN, CONFINABLE, EVERYTHING, Permission, Rights, known_permissions
-from usermgmt.roles.held import held_grants, rights_of
+from usermgmt.roles.held import held_grants, rights_of_grants
 from usermgmt.roles.models import Role, RoleGrant, RolePermission
 from usermgmt.storage.inserts import insert_if_absent
 
@@ -192,7 +192,7 @@ async def list_role_names(session: AsyncSession, user_ids: Sequence[UUID]) -> di
 
 async def find_rights(session: AsyncSession, user_id: UUID) -> Rights:
     """What a user may do. A role over a group permits there what is about accounts, and nothing else."""
-    return rights_of((await session.execute(select(held_grants(user_id)))).scalar_one())
+    return rights_of_grants((await session.execute(select(held_grants(user_id)))).scalar_one())
 
 
 def scope_of(group: UUID | None) -> str:

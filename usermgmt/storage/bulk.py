@@ -8,8 +8,7 @@ from sqlalchemy import Table
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from usermgmt.errors import DatabaseUnavailable
-from usermgmt.storage.faults import REPEATABLE_STATES, UNAVAILABLE_STATES, RepeatableConflict
+from usermgmt.storage.faults import RepeatableConflict
 from usermgmt.storage.types import Base
 
 Bind = Callable[[Any], Any]
@@ -57,18 +56,11 @@ class CopyWriter(Writer):
     """Adds rows by COPY, through the driver itself."""
 
     async def write(self, table: type[Base], columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-        """Add the rows with COPY. Raises `RepeatableConflict` when one is there already, or `DatabaseUnavailable`."""
+        """Add the rows with COPY. Raises what the driver raises, which the transaction around it translates."""
         raw = await self._connection.get_raw_connection()
         driver = raw.driver_connection
         assert isinstance(driver, asyncpg.Connection)
-        try:
-            await driver.copy_records_to_table(_name(table), records=rows, columns=list(columns))
-        except asyncpg.PostgresError as error:
-            if error.sqlstate in REPEATABLE_STATES:
-                raise RepeatableConflict from error
-            if (error.sqlstate or "").startswith(UNAVAILABLE_STATES):
-                raise DatabaseUnavailable from error
-            raise
+        await driver.copy_records_to_table(_name(table), records=rows, columns=list(columns))
 
 
 async def writer_of(session: AsyncSession) -> Writer:
