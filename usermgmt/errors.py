@@ -135,7 +135,7 @@ class InvalidBody(Malformed):
     """The body is not the JSON that this server reads (RFC 8259, RFC 7493)."""
 
     code = "invalid_json"
-    detail = "The body is not valid JSON."
+    detail = "This is not valid JSON."
 
 
 class InvalidHeader(Malformed):

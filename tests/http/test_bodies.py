@@ -16,7 +16,7 @@ from tests.people import PASSWORD, Person, Server
 from tests.problems import pointers_of, problem_of
 from tests.walks import Route, routes_with_body
 from usermgmt.errors import InvalidBody
-from usermgmt.http.body import MAX_DEPTH, parse_object
+from usermgmt.strict_json import MAX_DEPTH, parse_object
 
 JSON = {"Content-Type": "application/json"}
 LIMIT = 65_536

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from quart import Response
 
+from tests.imports.cells import BAD_CELLS, bad_cells
 from tests.people import PASSWORD, Person, Server
 from tests.problems import problem_of
 from usermgmt.errors import Overloaded
@@ -74,6 +75,14 @@ async def test_csv_is_a_file_too(admin: Person):
     assert (first["outcome"], second["code"], total["refused"]) == ("created", "unreadable_row", 1)
     shown = await (await admin.get(f"/api/users/{first['id']}")).get_json()
     assert shown["attributes"] == {"team": "blue"}
+
+
+async def test_a_cell_that_no_line_could_hold_is_refused_and_the_other_rows_are_made(server: Server, admin: Person):
+    first, *refused, last, total = await lines(await admin.post(IMPORT, data=bad_cells().encode(), headers=CSV))
+    assert (first["outcome"], last["outcome"], total["refused"]) == ("created", "created", len(BAD_CELLS))
+    assert [each["code"] for each in refused] == [code for _, _, code, _ in BAD_CELLS]
+    assert all(each["detail"] for each in refused)
+    assert await count(server) == 3
 
 
 async def test_a_dry_run_makes_nothing(server: Server, admin: Person):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.imports.cells import BAD_CELLS, bad_cells
 from tests.operator.calls import sign_in
 from tests.operator.conftest import PASSWORD, PROGRAM, CommandLine, Start, environment
 
@@ -159,8 +160,24 @@ def test_csv_is_read_as_spreadsheets_write_it(line: CommandLine) -> None:
     assert line.document("users", "show", "tim")["display_name"] == "=SUM(A1)"
 
 
+def test_a_cell_that_no_line_could_hold_is_refused_and_the_other_rows_are_made(line: CommandLine) -> None:
+    found = totals(line, bad_cells(), "--format", "csv")
+    assert (found["created"], found["refused"]) == (2, len(BAD_CELLS))
+    for told, (_, cell, code, pointer) in zip(found["rows"], BAD_CELLS, strict=True):
+        assert (told["code"], told["errors"][0]["pointer"] if pointer else None) == (code, pointer), cell[:40]
+        assert pointer or told["detail"].startswith("attributes: "), cell[:40]
+    assert [each["username"] for each in line.documents("users", "list")] == ["first", "last"]
+
+
 @pytest.mark.parametrize(
-    "text", ["username;email\nada;ada@example.com\n", "name\nada\n", "username,email,email\n", 'a,"b']
+    "text",
+    [
+        "username;email\nada;ada@example.com\n",
+        "name\nada\n",
+        "username,email,email\n",
+        "username,email,attributes.\0\n",
+        'a,"b',
+    ],
 )
 def test_a_file_that_is_no_such_csv_is_refused_as_a_whole(line: CommandLine, text: str) -> None:
     explanation = line.refused(1, "users", "import", "-", "--format", "csv", given=text)

@@ -1,14 +1,11 @@
 """The strict readers: one for JSON bodies, one for query strings.
 
-Strict where JSON libraries are lenient: UTF-8 only, bounded depth and numbers, no duplicate names (RFC 7493, section
-2.3), no NaN, no lone surrogates, no NUL, an object at the top, no field that the model does not have, no value of
-another type. All field errors are told at once.
+A body is strict JSON (`strict_json`) with no field that the model does not have and no value of another type. All field
+errors are told at once.
 """
 
-import json
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
@@ -16,19 +13,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from quart import request
 
-from usermgmt.errors import FieldError, InvalidBody, InvalidQuery, UnsupportedMediaType, ValidationFailed
+from usermgmt.errors import FieldError, InvalidQuery, UnsupportedMediaType, ValidationFailed
 from usermgmt.http.context import runtime
+from usermgmt.strict_json import MAX_ERRORS, escaped, parse_object
 
 M = TypeVar("M", bound=BaseModel)
 
-MAX_DEPTH = 32
-MAX_DIGITS = 19
-MAX_ERRORS = 50
 MAX_PARAMETERS = 50
 JSON_TYPES = ("application/json",)
 MERGE_PATCH_TYPES = ("application/json", "application/merge-patch+json")
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # an unfinished one too: linear whatever comes
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 # pydantic's names for what our clients know by stable ones
@@ -69,24 +63,6 @@ async def read_optional_body(model: type[M]) -> M | None:
     if not await raw_body():
         return None
     return await read_body(model)
-
-
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """Parse the one JSON object in `raw`, or raise `InvalidBody` or `ValidationFailed`."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidBody("The body is not valid UTF-8.") from error
-    _refuse_deep(text)
-    try:
-        value = _decode(text)
-    except (ValueError, RecursionError) as error:
-        raise (error if isinstance(error, InvalidBody) else InvalidBody) from error
-    if not isinstance(value, dict):
-        raise ValidationFailed([FieldError(code="wrong_type", detail="The body must be a JSON object.", pointer="")])
-    if "\\u" in text:  # neither can be written otherwise
-        _refuse_bad_text(value)
-    return value
 
 
 def read_query(model: type[M]) -> M:
@@ -132,83 +108,6 @@ def _require_json(media_types: tuple[str, ...]) -> None:
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if charset not in ("utf-8", "utf8") or encoding != "identity":
         raise UnsupportedMediaType
-
-
-def _refuse_deep(text: str) -> None:
-    """Refuse nesting before any parser recurses into it."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return
-    depth = 0
-    for character in _STRING.sub("", text):
-        if character in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise InvalidBody("The body is nested too deeply.")
-        elif character in "]}":
-            depth -= 1
-
-
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise InvalidBody("The body names a field twice.")
-    return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise InvalidBody(f"{name} is not JSON.")
-
-
-def _bounded_int(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise InvalidBody("The body has a number that is too large.")
-    return int(digits)
-
-
-def _finite_float(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise InvalidBody("The body has a number that is too large.")
-    return value
-
-
-_decode = json.JSONDecoder(
-    object_pairs_hook=_unique_names,
-    parse_constant=_refuse_constant,
-    parse_int=_bounded_int,
-    parse_float=_finite_float,
-).decode
-
-
-def _refuse_bad_text(value: dict[str, Any]) -> None:
-    """Refuse text that neither database could keep: lone surrogates (400) and NUL (422, with its place)."""
-    errors = []
-    for pointer, text in _texts(value, ""):
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise InvalidBody("The body has a surrogate that stands alone.")
-        if "\x00" in text:
-            errors.append(FieldError(code="nul_character", detail="NUL is not allowed here.", pointer=pointer))
-    if errors:
-        raise ValidationFailed(errors[:MAX_ERRORS])
-
-
-def _texts(value: object, pointer: str) -> Iterator[tuple[str, str]]:
-    """Every string of a document, names of fields included, with its JSON pointer (RFC 6901)."""
-    if isinstance(value, str):
-        yield pointer, value
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _texts(item, f"{pointer}/{index}")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield pointer, name
-            yield from _texts(item, f"{pointer}/{escaped(name)}")
-
-
-def escaped(name: str) -> str:
-    """A field's name as a step of a JSON pointer; a lone surrogate in it is shown as a question mark."""
-    readable = name.encode("utf-8", "replace").decode("utf-8")
-    return readable[:100].replace("~", "~0").replace("/", "~1")
 
 
 def _validated(model: type[M], values: Mapping[str, Any], *, is_query: bool = False) -> M:

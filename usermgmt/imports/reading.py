@@ -7,21 +7,19 @@ on with the next, except where a file is not what its format says at all.
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, BinaryIO
 
-from usermgmt.errors import ApiError, Malformed
+from usermgmt.errors import ApiError, FieldError, InvalidBody, Malformed, ValidationFailed
+from usermgmt.strict_json import MAX_DEPTH, NUL, escaped, parse_object
 
 MAX_LINE_BYTES = 64 * 1024
 LISTS = ("roles", "groups")
 ATTRIBUTE = "attributes."
 TRUTHS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-Parse = Callable[[bytes], Mapping[str, Any]]
-"""Reads one JSON object; raises `ApiError` for what is none."""
 
 
 class Format(StrEnum):
@@ -54,12 +52,12 @@ class UnreadableRow(Malformed):
     detail = "The row cannot be read."
 
 
-def read_lines(file: BinaryIO, form: Format, parse: Parse) -> Iterator[Line]:
+def read_lines(file: BinaryIO, form: Format) -> Iterator[Line]:
     """The rows of a file, in order. Memory does not grow with them. Raises `UnreadableFile`."""
-    return _ndjson(file, parse) if form is Format.NDJSON else _csv(file)
+    return _ndjson(file) if form is Format.NDJSON else _csv(file)
 
 
-def _ndjson(file: BinaryIO, parse: Parse) -> Iterator[Line]:
+def _ndjson(file: BinaryIO) -> Iterator[Line]:
     number = 0
     while raw := file.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -72,7 +70,7 @@ def _ndjson(file: BinaryIO, parse: Parse) -> Iterator[Line]:
         if not text:
             continue
         try:
-            yield Line(number, parse(text))
+            yield Line(number, parse_object(text))
         except ApiError as problem:
             yield Line(number, {}, problem)
 
@@ -106,11 +104,15 @@ def _check_header(names: list[str]) -> None:
         raise UnreadableFile("The first line must name the columns, username and email among them.")
     if len(set(names)) != len(names):
         raise UnreadableFile("The first line names a column twice.")
+    if any("\x00" in name for name in names):
+        raise UnreadableFile("The first line has a NUL in a name.")
 
 
 def _row(number: int, names: list[str], cells: list[str]) -> Line:
     if len(cells) != len(names):
         return Line(number, {}, UnreadableRow(f"The row has {len(cells)} columns, the first line {len(names)}."))
+    if nul := [name for name, cell in zip(names, cells, strict=True) if "\x00" in cell]:
+        return Line(number, {}, ValidationFailed([FieldError(*NUL, _pointer(name)) for name in nul]))
     fields: dict[str, Any] = {}
     attributes: dict[str, Any] = {}
     try:
@@ -123,6 +125,8 @@ def _row(number: int, names: list[str], cells: list[str]) -> Line:
                 fields[name] = _cell(name, cell)
     except ValueError as error:
         return Line(number, {}, UnreadableRow(f"{name}: {error}."))
+    except ValidationFailed as problem:
+        return Line(number, {}, problem)
     if attributes:
         fields["attributes"] = {**fields.get("attributes", {}), **attributes}
     return Line(number, fields)
@@ -137,11 +141,26 @@ def _cell(name: str, cell: str) -> Any:
             raise ValueError("must be true or false")
         return TRUTHS[cell.lower()]
     if name == "attributes":
-        found = json.loads(cell)
-        if not isinstance(found, dict):
-            raise ValueError("must be a JSON object")
-        return found
+        return _object(name, cell)
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
+
+
+def _object(name: str, cell: str) -> dict[str, Any]:
+    """A cell of JSON, as strict as a line of NDJSON would be in its place."""
+    try:
+        return parse_object(cell.encode(), depth=MAX_DEPTH - 1)
+    except InvalidBody as problem:
+        raise ValueError(problem.detail.rstrip(".")) from None
+    except ValidationFailed as problem:
+        errors = [replace(each, pointer=f"{_pointer(name)}{each.pointer}") for each in problem.errors]
+        raise ValidationFailed(errors) from None
+
+
+def _pointer(name: str) -> str:
+    """Where a column's value is in the row that it makes."""
+    if name.startswith(ATTRIBUTE):
+        return f"/attributes/{escaped(name.removeprefix(ATTRIBUTE))}"
+    return f"/{escaped(name)}"
 
 
 def write_cells(document: Mapping[str, Any], columns: list[str]) -> list[str]:

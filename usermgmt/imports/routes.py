@@ -10,7 +10,6 @@ from quart import Blueprint, Response
 from usermgmt.audit.events import Event
 from usermgmt.errors import ApiError
 from usermgmt.http.access import answers, emits, limited, receives, refuses, require
-from usermgmt.http.body import parse_object
 from usermgmt.http.context import caller, runtime
 from usermgmt.http.streams import streamed
 from usermgmt.http.uploads import Upload
@@ -46,7 +45,7 @@ async def import_users(upload: Upload, query: ImportQuery) -> Response:
 
 async def _rows(upload: Upload) -> Iterator[Line]:
     """The rows of a file, the first of them read: one whose header cannot be read is refused as a whole."""
-    lines = read_lines(upload.file, FORMATS[upload.media_type], parse_object)
+    lines = read_lines(upload.file, FORMATS[upload.media_type])
     try:
         first = await asyncio.to_thread(next, lines, None)
     except BaseException:

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, TextIO
 import click
 import msgspec
 
-from usermgmt.http.body import parse_object
 from usermgmt.imports.reading import Format, read_lines, write_cells
 from usermgmt.imports.schemas import ImportedRow
 from usermgmt.imports.service import Outcome, Report, Totals, import_users, record_export
@@ -53,7 +52,7 @@ async def import_file(
     told = 0
     started = time.perf_counter()
     with _opened(file) as source, _written(report) as out, _progress(console, source) as progressed:
-        lines = read_lines(source, found, parse_object)
+        lines = read_lines(source, found)
         async for reports in import_users(runtime, OPERATOR, lines, is_dry_run=dry_run):
             totals.add(reports)
             for each in reports:

@@ -249,7 +249,7 @@ def _from_document(given: Mapping[str, Any]) -> str | None:
             return _firebase(given)
         if "algorithm" in given and "hash" in given:
             return _auth0(given)
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         if isinstance(error, HashRefused):
             raise
         raise HashRefused("The document of the hash is not complete.") from None

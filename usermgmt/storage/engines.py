@@ -19,6 +19,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from usermgmt.settings import DatabaseSettings
 from usermgmt.storage.vigil import Vigil
 from usermgmt.storage.wanted import DISTRIBUTED
+from usermgmt.strict_json import MAX_WHOLE_DIGITS
 from usermgmt.telemetry import timing, tracing
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 SQLITE_BUSY_MILLISECONDS = 5_000
 SQLITE_LOOK_MILLISECONDS = 20
 IDLE_SECONDS = 5.0  # a connection that was used since needs no asking whether it is alive
-MAX_WHOLE_DIGITS = 19  # bodies hold no longer whole number
 
 
 def postgresql_engine(settings: DatabaseSettings, url: str, *, size: int, vigil: Vigil | None = None) -> AsyncEngine:
