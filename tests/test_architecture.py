@@ -140,6 +140,18 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     # what a chore fails with is told to whoever collects errors
     ("maintenance.service", (*ANY_SHARED, "{own}.*", "telemetry.error_tracking")),
     (
+        "imports.service",  # what is exported is a list
+        (
+            *ANY_SHARED,
+            "{own}.*",
+            "users.lists",
+            "{below}.service",
+            "{below}.queries",
+            "{below}.models",
+            "{below}.events",
+        ),
+    ),
+    (
         "{slice}.service",
         (*ANY_SHARED, "{own}.*", "{below}.service", "{below}.queries", "{below}.models", "{below}.events"),
     ),

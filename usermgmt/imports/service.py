@@ -1,4 +1,4 @@
-"""Importing accounts: in batches, each whole or not at all, and every row with what became of it.
+"""Exporting accounts, and importing them: in batches, each whole or not at all, and every row with what became of it.
 
 An import can be repeated: an account that is there already under the same names is left as it is, so that a run that
 was cut ends where an uncut one would have. The record has one event for each batch.
@@ -27,6 +27,10 @@ from usermgmt.roles.service import rights_of
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
 from usermgmt.storage.faults import RepeatableConflict
+from usermgmt.users import queries as user_queries
+from usermgmt.users import service as users
+from usermgmt.users.lists import Filters, Order
+from usermgmt.users.service import UserView
 
 BATCH = 4_000
 AT_ONCE = 2  # batches, while the next one is read
@@ -94,8 +98,13 @@ async def import_users(
         await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def record_export(runtime: Runtime, caller: Caller, *, count: int, with_hashes: bool) -> None:
-    """Put it on record that the accounts were written to a file."""
+async def export_users(
+    runtime: Runtime, caller: Caller, *, with_hashes: bool
+) -> AsyncGenerator[list[tuple[UserView, str | None]], None]:
+    """Every account that the caller may read, batch by batch, each with what is stored for its password if asked for.
+
+    It is on record before anything is given, since whoever stops halfway has that half.
+    """
     async with runtime.database.begin() as session:
         await audit.record(
             session,
@@ -104,8 +113,14 @@ async def record_export(runtime: Runtime, caller: Caller, *, count: int, with_ha
             at=runtime.clock.now(),
             target="all",
             target_type="users",
-            details={"count": count, "hashes": with_hashes},
+            details={"hashes": with_hashes},
         )
+    async for views in users.stream_users(runtime, caller, Filters(), order=Order.CREATED):
+        hashes: Mapping[UUID, str | None] = {}
+        if with_hashes:
+            async with runtime.database.read() as session:
+                hashes = await user_queries.list_password_hashes(session, [view.user.id for view in views])
+        yield [(view, hashes.get(view.user.id)) for view in views]
 
 
 def _read_batch(runtime: Runtime, lines: Iterator[Line]) -> list[tuple[int, Row | ApiError]]:

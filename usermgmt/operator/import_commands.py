@@ -4,7 +4,7 @@ import csv
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -14,15 +14,13 @@ import msgspec
 
 from usermgmt.imports.reading import Format, read_lines, write_cells
 from usermgmt.imports.schemas import ImportedRow
-from usermgmt.imports.service import Outcome, Report, Totals, import_users, record_export
+from usermgmt.imports.service import Outcome, Report, Totals, export_users, import_users
 from usermgmt.operator.console import Console, Exit, Refusal, to_json
 from usermgmt.operator.grammar import command
 from usermgmt.operator.user_commands import as_document
 from usermgmt.operator.workplace import on_runtime
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR
-from usermgmt.users import queries, service
-from usermgmt.users.lists import Filters, Order
 from usermgmt.users.schemas import UserOut
 
 PRIVATE = 0o600
@@ -95,25 +93,13 @@ async def export(console: Console, runtime: Runtime, form: str, with_hashes: boo
     count = 0
     with nullcontext(sys.stdout) if output == STANDARD else _private(output) as out:
         write = _writer(out, Format(form), columns)
-        async for documents in _documents(runtime, with_hashes=with_hashes):
-            count += len(documents)
-            for document in documents:
-                write(document)
-    await record_export(runtime, OPERATOR, count=count, with_hashes=with_hashes)
+        async for accounts in export_users(runtime, OPERATOR, with_hashes=with_hashes):
+            count += len(accounts)
+            for view, stored_hash in accounts:
+                document = as_document(view)
+                write({**document, "password_hash": stored_hash} if with_hashes else document)
     if output != STANDARD:
         console.show({"exported": count, "file": output}, f"Wrote {count} accounts to {output}.")
-
-
-async def _documents(runtime: Runtime, *, with_hashes: bool) -> AsyncIterator[list[dict[str, Any]]]:
-    """The accounts as the API shows them, batch by batch."""
-    async for views in service.stream_users(runtime, OPERATOR, Filters(), order=Order.CREATED):
-        documents = [as_document(view) for view in views]
-        if with_hashes:
-            async with runtime.database.read() as session:
-                hashes = await queries.list_password_hashes(session, [view.user.id for view in views])
-            for view, document in zip(views, documents, strict=True):
-                document["password_hash"] = hashes.get(view.user.id)
-        yield documents
 
 
 def _writer(out: TextIO, form: Format, columns: list[str]) -> Callable[[dict[str, Any]], object]:
