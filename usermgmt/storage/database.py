@@ -21,10 +21,11 @@ from sqlalchemy.pool import QueuePool
 
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.settings import DatabaseSettings
-from usermgmt.storage.engines import answers, postgresql_engine, sqlite_engine, trace_statements
+from usermgmt.storage.engines import answers, postgresql_engine, sqlite_engine
 from usermgmt.storage.faults import RepeatableConflict, commits_doubted, faults_translated, was_cut
 from usermgmt.storage.loader import Loader
 from usermgmt.storage.rows import Rows
+from usermgmt.storage.statement_spans import trace_statements
 from usermgmt.storage.vigil import Vigil
 from usermgmt.telemetry import timing, tracing
 
@@ -192,16 +193,22 @@ class Database:
 
     def pools(self) -> Iterator[tuple[str, int, int]]:
         """Each pool's name, how many connections it may have, and how many are in use."""
-        engines = {"write": self._writer, "read": self._reader, "replica": self._replica}
-        for name, engine in engines.items():
-            pool = engine.pool if engine is not None else None
-            if isinstance(pool, QueuePool):
-                yield name, pool.size(), pool.checkedout()
+        for name, engine in self._engines():
+            if isinstance(engine.pool, QueuePool):
+                yield name, engine.pool.size(), engine.pool.checkedout()
 
     def trace_statements(self) -> None:
         """Have each statement of a traced request be a span of its trace, from now on."""
-        for engine in filter(None, {self._writer, self._reader, self._replica}):
+        for _, engine in self._engines():
             trace_statements(engine)
+
+    def _engines(self) -> Iterator[tuple[str, AsyncEngine]]:
+        """One engine for each pool, which hears of all its statements: few connections are shared by all."""
+        yield "write", self._writer
+        if self._reader.pool is not self._writer.pool:
+            yield "read", self._reader
+        if self._replica is not None:
+            yield "replica", self._replica
 
     async def is_answering(self) -> bool:
         """Whether one trivial read succeeds now."""

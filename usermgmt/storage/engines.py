@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import asyncpg
 from sqlalchemy import Connection, event
@@ -20,10 +20,7 @@ from usermgmt.settings import DatabaseSettings
 from usermgmt.storage.vigil import Vigil
 from usermgmt.storage.wanted import DISTRIBUTED
 from usermgmt.strict_json import MAX_WHOLE_DIGITS
-from usermgmt.telemetry import timing, tracing
-
-if TYPE_CHECKING:
-    from usermgmt.telemetry.spans import Step
+from usermgmt.telemetry import timing
 
 SQLITE_BUSY_MILLISECONDS = 5_000
 SQLITE_LOOK_MILLISECONDS = 20
@@ -145,30 +142,6 @@ def _time_statements(engine: AsyncEngine) -> None:
         timing.add(time.perf_counter() - _BEGUN.get())
 
 
-def trace_statements(engine: AsyncEngine) -> None:
-    """Make a span of each statement: its text, which has placeholders, and never the values in their places."""
-    system = engine.dialect.name
-
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def begin(*told: Any) -> None:  # SQLAlchemy's event passes its own things; the third is the text
-        _SPAN.set(tracing.begin_statement(system, told[2]))
-
-    @event.listens_for(engine.sync_engine, "after_cursor_execute")
-    def end(*_: Any) -> None:
-        if (span := _SPAN.get()) is not None:
-            span.end()
-
-    @event.listens_for(engine.sync_engine, "handle_error")
-    def fail(fault: ExceptionContext) -> None:
-        if (span := _SPAN.get()) is not None:
-            error: Any = fault.original_exception
-            state = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
-            span.fail(state or type(error).__name__)
-            span.end()
-            _SPAN.set(None)
-
-
-_SPAN: "ContextVar[Step | None]" = ContextVar("statement_span", default=None)
 _BEGUN: ContextVar[float] = ContextVar("statement_begun", default=0.0)
 
 

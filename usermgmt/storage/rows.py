@@ -13,6 +13,8 @@ from sqlalchemy import Dialect, Select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from usermgmt.storage.statement_spans import fail_statement
+
 STATEMENTS = 1_024
 
 
@@ -74,6 +76,7 @@ class Rows:
         try:
             found = await driver.fetch(ready.text, *arguments)
         except BaseException as error:
+            fail_statement(error)  # SQLAlchemy, which tells of its own faults only, does not hear of it
             if driver.is_closed():
                 await self.connection.invalidate()
                 raise ConnectionCut from error

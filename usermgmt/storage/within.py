@@ -33,7 +33,9 @@ async def _ask_postgresql(
     database: Database, statement: Select[Any], values: Mapping[str, Any], patience: timedelta
 ) -> Any:  # as above
     milliseconds = max(1, int(patience.total_seconds() * 1000))
-    async with database.begin() as session:  # the timeout ends with the transaction, behind a pooler too
+    async with database.read() as session:
+        # readers need no transaction otherwise; the timeout ends with this one, behind a pooler too
+        await session.connection(execution_options={"isolation_level": "READ COMMITTED"})
         await session.execute(select(func.set_config("statement_timeout", str(milliseconds), true())))
         return (await session.execute(statement, values)).scalar_one()
 
