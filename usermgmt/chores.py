@@ -33,7 +33,7 @@ def own_chores(settings: Settings) -> tuple[Chore, ...]:
 def _samples() -> tuple[Chore, ...]:
     """The states that metrics tell."""
     return (
-        Chore("samples", measures.INTERVAL, measures.sample),
+        Chore("samples", measures.INTERVAL, measures.Sampling().take),
         Chore("audit_samples", record_measures.INTERVAL, record_measures.sample),
         Chore("session_samples", sessions.SAMPLE_INTERVAL, sessions.sample_live),
     )

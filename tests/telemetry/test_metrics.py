@@ -13,8 +13,9 @@ from tests.conftest import settings_for
 from tests.people import PASSWORD, Person, Server
 from tests.problems import problem_of
 from usermgmt.audit import measures, seals
-from usermgmt.chores import shared_chores
+from usermgmt.chores import own_chores, shared_chores
 from usermgmt.errors import DatabaseUnavailable
+from usermgmt.health.measures import INTERVAL, Sampling
 from usermgmt.maintenance.service import SharedChore, run_chore
 from usermgmt.runtime import Runtime
 from usermgmt.sessions import service as sessions
@@ -119,6 +120,20 @@ async def test_sessions_are_counted_from_their_beginning_to_their_end(server: Se
     after = await told(server)
     assert grown(halfway, after, "sessions_revoked_total", reason="signed_out") == 1
     assert after["usermgmt_sessions_live{}"] == 0
+
+
+async def test_the_lag_of_the_loop_is_how_late_a_timer_was_called(server: Server):
+    seconds = 100.0
+    sampling = Sampling(now=lambda: seconds)
+    interval = INTERVAL.total_seconds()
+    for later, late in [(0.0, 0.0), (interval, 0.0), (interval + 0.7, 0.7), (interval - 0.5, 0.0), (interval + 3, 3.0)]:
+        seconds += later
+        await sampling.take(server.runtime)
+        for _ in range(2):  # a scrape, which comes when it likes, leaves it as it is
+            assert (await told(server))["usermgmt_loop_lag_seconds{}"] == pytest.approx(late)
+    (chore,) = [each for each in own_chores(server.settings) if each.name == "samples"]
+    await chore.do(server.runtime)  # whose first look is at nothing that was due
+    assert (await told(server))["usermgmt_loop_lag_seconds{}"] == 0
 
 
 async def test_a_record_that_waits_for_its_seal_is_seen_and_so_is_one_that_was_changed(server: Server, ada: Person):
