@@ -166,6 +166,35 @@ def test_a_reload_replaces_every_worker_and_no_request_fails(serving: Serving, k
     assert process.end(signal.SIGTERM) == 0
 
 
+def test_a_second_reload_replaces_the_successor_that_the_first_began(serving: Serving) -> None:
+    process, url = serving()
+    before = children(process)
+    process.popen.send_signal(signal.SIGHUP)
+    until(lambda: len(children(process)) > WORKERS)
+    first = children(process)
+    process.popen.send_signal(signal.SIGHUP)
+    process.wait_for('"reloading"')
+    process.wait_for('"reloading"')
+    until(lambda: not children(process) & (before | first) and len(children(process)) == WORKERS)
+    assert call(f"{url}/health/live")[0] == 200
+    assert process.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("deaths", [1, WORKERS])
+def test_workers_that_die_while_a_reload_would_replace_them_are_no_end_of_it(serving: Serving, deaths: int) -> None:
+    process, url = serving()
+    before = children(process)
+    process.popen.send_signal(signal.SIGHUP)
+    until(lambda: len(children(process)) > WORKERS)
+    for pid in sorted(before)[:deaths]:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not children(process) & before and len(children(process)) == WORKERS)
+    for _ in range(WORKERS):
+        process.wait_for('"worker_ready"')
+    assert call(f"{url}/health/live")[0] == 200
+    assert process.end(signal.SIGTERM) == 0
+
+
 @BOTH
 def test_an_end_under_load_loses_no_request(serving: Serving, kind: str) -> None:
     process, url = serving(server__drain_delay="1s", server__server=kind)

@@ -130,10 +130,14 @@ class Supervisor:
             self._dismiss(each, worker.DRAIN)
 
     def _reload(self) -> None:
-        """Replace every worker that there is now. One that was asked for before is done first."""
+        """Replace every worker that there is now; a successor that starts already, last. What was asked for before is
+        done first.
+        """
         service_manager.notify(*service_manager.reloading())
         log.info("reloading", workers=len(self._workers))
-        self._outgoing = [each for each in self._workers if not each.is_leaving and each is not self._successor]
+        self._outgoing = self._staying()
+        if self._successor is not None:
+            self._outgoing.append(self._successor)
         self._failures = 0
         self._spawn_at = 0.0
 
@@ -158,11 +162,15 @@ class Supervisor:
             return
         if now < self._spawn_at:
             return
-        staying = [each for each in self._workers if not each.is_leaving and each is not self._successor]
+        staying = self._staying()
         for _ in range(self.settings.server.workers - len(staying)):
             self._spawn()
         if self._outgoing and self._successor is None and all(each.is_ready for each in staying):
             self._successor = self._spawn()
+
+    def _staying(self) -> list[Worker]:
+        """Who serves or will, without the successor of one of them."""
+        return [each for each in self._workers if not each.is_leaving and each is not self._successor]
 
     def _is_hanging(self, each: Worker, now: float) -> bool:
         if each.is_ready or each.is_leaving:
@@ -251,13 +259,12 @@ class Supervisor:
         """A worker ended that should not have."""
         code, now = each.process.returncode, time.monotonic()
         log.error("worker_died", worker=each.process.pid, code=code, seconds=round(now - each.born, 1))
+        if each is self._successor:
+            self._lose_successor(each, code)
+            return
         if each in self._outgoing:
             self._outgoing.remove(each)
-        if each is self._successor:
-            log.error("reload_failed", code=code, remedy="the workers of before go on; mend the settings and reload")
-            self._successor, self._outgoing = None, []
-            service_manager.notify(service_manager.READY)
-            return
+            self._successor = None  # who would have followed another takes this place instead
         self._failures = 1 if each.is_ready and now - each.born > STEADY_SECONDS else self._failures + 1
         is_alone = not any(other.is_ready for other in self._workers)
         if is_alone and (code == Exit.CONFIGURATION or self._failures >= MOST_FAILURES):
@@ -265,6 +272,17 @@ class Supervisor:
             self._exit_code = Exit.CONFIGURATION if code == Exit.CONFIGURATION else Exit.FAILURE
         pause = FIRST_PAUSE_SECONDS * 2 ** (self._failures - 2) if self._failures > 1 else 0.0
         self._spawn_at = now + min(pause, LONGEST_PAUSE_SECONDS)
+
+    def _lose_successor(self, each: Worker, code: int) -> None:
+        """A successor ended before it served. If a reload was asked for since it began, that one goes on."""
+        self._successor = None
+        if each in self._outgoing:
+            log.error("reload_failed", code=code, remedy="the reload that was asked for since is tried now")
+            self._outgoing.remove(each)
+            return
+        log.error("reload_failed", code=code, remedy="the workers of before go on; mend the settings and reload")
+        self._outgoing = []
+        service_manager.notify(service_manager.READY)
 
     def _kill(self, workers: Sequence[Worker]) -> None:
         for each in workers:
