@@ -2,24 +2,26 @@
 
 import json
 import signal
+import socket
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.operator.calls import call
+from tests.operator.calls import answered, call, connection_to
 from tests.operator.conftest import CommandLine, Process, Start, environment
 from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 
 
-def hypercorn(start: Start, environ: dict[str, str]) -> tuple[Process, str]:
+def hypercorn(start: Start, environ: dict[str, str], *, workers: int = 0) -> tuple[Process, str]:
     """Start the application under Hypercorn; the process and its address."""
     address = f"127.0.0.1:{free_port()}"
-    words = [sys.executable, "-m", "hypercorn", "asgi:app", "--workers", "0", "--bind", address]
+    words = [sys.executable, "-m", "hypercorn", "asgi:app", "--workers", str(workers), "--bind", address]
     return start(program=words, cwd=ROOT, environ=environ), f"http://{address}"
 
 
@@ -36,6 +38,42 @@ def ready(process: Process, url: str) -> Any:
 def test_it_serves(start: Start, database_url: str) -> None:
     process, url = hypercorn(start, environment(database_url))
     assert ready(process, url) == {"status": "ok", "checks": {"accepting": True, "database": True, "signing_key": True}}
+    assert process.end(signal.SIGTERM) == 0
+
+
+GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
+UPGRADE = b"Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+
+
+def received(connection: socket.socket, sent: bytes) -> bytes:
+    """All that comes back until the server closes."""
+    connection.sendall(sent)
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_connections_have_the_limits_of_the_settings(start: Start, database_url: str, workers: int) -> None:
+    limits = {"server__max_connections": "2", "server__head_timeout": "500ms"}
+    process, url = hypercorn(start, environment(database_url, **limits), workers=workers)
+    ready(process, url)
+    both = b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    for sent, answer in (
+        (GET + UPGRADE + b"Connection: close\r\n\r\n", b"200"),
+        (GET + b"".join(b"X-%d: 1\r\n" % number for number in range(101)) + b"\r\n", b"431"),
+        (GET.replace(b"GET", b"POST") + both, b"400"),
+        (GET, b""),  # which does not end
+    ):
+        with connection_to(url) as connection:
+            told = received(connection, sent)
+            assert (told.partition(b" ")[2][:3], bool(told)) == (answer, bool(answer))
+    with ExitStack() as stack:
+        for _ in range(2):
+            held = stack.enter_context(connection_to(url))
+            held.sendall(GET + b"\r\n")
+            assert answered(held)[0] == 200
+        with connection_to(url) as connection:
+            assert received(connection, GET + b"\r\n").startswith(b"HTTP/1.1 503 ")
     assert process.end(signal.SIGTERM) == 0
 
 

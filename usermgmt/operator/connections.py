@@ -2,8 +2,9 @@
 HTTP/1.1. And what it spends on each request without need: two tasks to see whether the connection rests too long, and
 a write for the head of an answer.
 
-Hypercorn 0.18 names the classes it builds connections from in two of its modules; ours are put there. With another
-version they are left alone and the log says so: everything works, without these limits.
+`usermgmt serve` builds its connections from `Connection`. `hypercorn asgi:app` builds them from a class that Hypercorn
+0.18 names in a module, and both take the classes of HTTP/1.1 and HTTP/2 from another: ours are put there. With another
+version they are left alone and the log says so: everything works, but what these classes limit is not limited.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ log = structlog.get_logger("usermgmt.server")
 
 
 def limit_connections(settings: ServerSettings) -> None:
-    """Have Hypercorn build its connections from here on with the limits of the settings."""
+    """Have this process build its connections from here on with the limits of the settings."""
     Connection.most = settings.max_connections
     Connection.head_seconds = settings.head_timeout.total_seconds()
     if not version("hypercorn").startswith(TESTED_WITH):
