@@ -972,6 +972,11 @@ def test_what_production_refuses(change: dict[str, str], key: str | None, messag
             {"USERMGMT_CORS__ORIGINS": "https://a.example,*", "USERMGMT_CORS__CREDENTIALS": "yes"},
             ["* must not be combined with cors.credentials; list the origins"],
         ),
+        (
+            {"USERMGMT_SERVER__MANAGEMENT_BIND": "[::1]:9100", "USERMGMT_SERVER__PORT": "9100"},
+            ["must have another port than server.port, by which its requests are told apart"],
+        ),
+        ({"USERMGMT_SERVER__MANAGEMENT_BIND": "127.0.0.1:9100", "USERMGMT_SERVER__PORT": "910"}, []),
     ],
 )
 def test_what_every_mode_refuses(change: dict[str, str], messages: list[str]) -> None:

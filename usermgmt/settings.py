@@ -43,6 +43,7 @@ from usermgmt.settings_values import (
     DatabaseUrl,
     Duration,
     ReplicaUrl,
+    file_of,
     read_list,
     read_share,
     read_switch,
@@ -109,7 +110,7 @@ def _bind(text: str) -> str:
     host, separator, port = text.rpartition(":")
     if text and not (separator and host and port.isdecimal() and 0 < int(port) < 65_536):
         raise ValueError("must be empty or host:port, as 127.0.0.1:9100")
-    return text
+    return f"{host}:{int(port)}" if text else ""
 
 
 def _readable(path: str) -> str:
@@ -235,7 +236,10 @@ class DatabaseSettings(Section):
     distributed: Switch = Field(
         default=False, description="Whether PostgreSQL is a cluster with Citus (deploy/citus.sql), true or false."
     )
-    pool_size: Annotated[Whole, Between(1, 1000)] = Field(default=10, description="Most connections held, in number.")
+    pool_size: Annotated[Whole, Between(1, 1000)] = Field(
+        default=10,
+        description="Most connections held, in number; on PostgreSQL one more watches the server.",
+    )
     pool_timeout: Wait = Field(default=Duration.parse("2s"), description="Duration to wait for a free connection.")
     statement_timeout: Wait = Field(
         default=Duration.parse("5s"), description="Duration after which a statement is given up."
@@ -257,6 +261,11 @@ class DatabaseSettings(Section):
     def is_sqlite(self) -> bool:
         """Whether the data is in a SQLite file."""
         return self.url.startswith("sqlite")
+
+    @property
+    def sqlite_file(self) -> Path:
+        """The file of a SQLite database."""
+        return file_of(self.url)
 
 
 class SecretSettings(Section):

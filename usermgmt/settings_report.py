@@ -140,6 +140,10 @@ def common_problems(settings: Settings) -> list[SettingsProblem]:
         problems.append(("server.server", "must be hypercorn for TLS; or let a proxy speak TLS"))
     if settings.metrics.enabled and not (settings.metrics.token or settings.server.management_bind):
         problems.append(("metrics.enabled", "needs metrics.token or server.management_bind, or nobody could ask"))
+    if settings.server.management_bind.rpartition(":")[2] == str(settings.server.port):
+        problems.append(
+            ("server.management_bind", "must have another port than server.port, by which its requests are told apart")
+        )
     problems += _missing_extras(settings)
     return [SettingsProblem(key, settings.origins[key], message) for key, message in problems]
 

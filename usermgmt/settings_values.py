@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import GetCoreSchemaHandler
@@ -170,6 +171,11 @@ def _is_url(url: str) -> bool:
     except (ArgumentError, ValueError):
         return False
     return bool(parsed.host or parsed.database or "host" in parsed.query)
+
+
+def file_of(url: str) -> Path:
+    """The file of a SQLite database."""
+    return Path(make_url(url).database or "")
 
 
 def masked_url(url: str) -> str:

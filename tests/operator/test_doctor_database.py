@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -122,6 +123,19 @@ def test_every_damage_is_found_with_how_to_mend_it(database_url: str) -> None:
     assert left == ["The column extra of sessions is none of this release."]
 
 
+def test_what_is_told_to_mend_the_names_of_accounts_mends_them(database_url: str) -> None:
+    asyncio.run(people(database_url))
+    whose = "(SELECT id FROM users WHERE username = 'ruth')"
+    stray = next(statement for statement in DAMAGE if "'zoe'" in statement)
+    damage(database_url, f"DELETE FROM login_names WHERE user_id = {whose}", stray)
+    nameless, orphans = (row["mend"] for row in examined(database_url)["accounts.names"])
+    (statement,) = re.findall(r"INSERT .* WHERE id = ", nameless)
+    by_email = statement.replace("username_key, 'username'", "email_key, 'email'")
+    damage(database_url, statement + whose, by_email + whose, orphans)
+    assert severities(examined(database_url), "accounts")["accounts.names"] == {"ok"}
+    assert orphans.startswith("DELETE ")
+
+
 def test_what_is_missing_is_told_and_the_rest_is_looked_at(database_url: str) -> None:
     damage(database_url, "DROP INDEX ix_throttles_window", "ALTER TABLE throttles DROP COLUMN window_started_at")
     damage(database_url, "DROP TABLE login_names")
@@ -189,6 +203,9 @@ def test_too_many_connections_are_told(sound: PostgreSQL) -> None:
 
     assert severity(database__pool_size="20") == {"ok"}
     assert severity(database__pool_size="180") == {"warning"}
+    exactly = int(sound.execute("SHOW max_connections")) - 3  # which are for a superuser
+    assert severity(database__pool_size=str(exactly - 1)) == {"warning"}
+    assert severity(database__pool_size=str(exactly)) == {"error"}  # each process has one more, to look
     assert severity("--instances", "10", database__pool_size="20") == {"error"}
     assert severity("--instances", "10", database__pool_size="20", database__pooler="transaction") == {"ok"}
     sound.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 12")

@@ -25,7 +25,7 @@ from usermgmt.operator.backup_files import (
 from usermgmt.operator.configuration import operator_settings, require_secret
 from usermgmt.operator.console import Console, Exit, Refusal
 from usermgmt.operator.grammar import command, pass_console
-from usermgmt.operator.snapshots import refuse_pooler, require_file, sqlite_path
+from usermgmt.operator.snapshots import refuse_pooler, require_file
 from usermgmt.operator.workplace import opened
 from usermgmt.settings import DatabaseSettings, Settings
 from usermgmt.settings_values import masked_url
@@ -53,7 +53,7 @@ def backup(console: Console, file: Path, pg_bin: Path | None, is_verified: bool)
     with termination_as_interrupt(), new_file(console, file) as draft:
         if settings.is_sqlite:
             with _progress(console) as progress:
-                contents = sqlite_backup.back_up(sqlite_path(settings), draft, progress)
+                contents = sqlite_backup.back_up(settings.sqlite_file, draft, progress)
         else:
             contents = asyncio.run(_dump(settings, draft, pg_bin, is_verified=is_verified))
     seconds = time.perf_counter() - started
@@ -132,7 +132,7 @@ def _restored(console: Console, database: DatabaseSettings, file: Path, folder: 
     if not database.is_sqlite:
         return asyncio.run(postgresql_backup.restore(database, file, folder))
     with _progress(console) as progress:
-        return sqlite_backup.restore(file, sqlite_path(database), progress)
+        return sqlite_backup.restore(file, database.sqlite_file, progress)
 
 
 def _require_same_kind(file: Path, database: DatabaseSettings) -> None:
@@ -143,14 +143,14 @@ def _require_same_kind(file: Path, database: DatabaseSettings) -> None:
             " then move it with `usermgmt db copy`.",
             code="other_database",
         )
-    if kind is Kind.SQLITE and sqlite_path(database).exists() and file.samefile(sqlite_path(database)):
+    if kind is Kind.SQLITE and database.sqlite_file.exists() and file.samefile(database.sqlite_file):
         raise Refusal(f"{file} is the database itself.", code="same_file")
 
 
 def _require_leave(console: Console, database: DatabaseSettings, *, is_replacing: bool) -> None:
     """Refuse to replace anything that nobody wants replaced."""
     if database.is_sqlite:
-        is_empty = sqlite_backup.is_empty(sqlite_path(database))
+        is_empty = sqlite_backup.is_empty(database.sqlite_file)
     else:
         is_empty = not asyncio.run(postgresql_backup.tables_of(database))
     if is_empty:
@@ -201,7 +201,7 @@ def _told(file: Path, contents: Contents, seconds: float) -> str:
     newest = contents.newest_event
     return (
         f"Restored {file} in {seconds:.1f} s, users: {contents.users}, sessions: {contents.sessions},"
-        f" events on record: {contents.events}{f' until {newest:%Y-%m-%d %H:%M:%S} UTC' if newest is not None else ''},"
+        f" events on record: {contents.events}{f' until {newest:%Y-%m-%d %H:%M:%S} UTC' if newest is not None else ''}"
         f", revision: {contents.revision}."
     )
 

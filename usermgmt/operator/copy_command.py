@@ -17,7 +17,7 @@ from usermgmt.operator.configuration import operator_settings, require_secret
 from usermgmt.operator.console import Console, Exit, Refusal
 from usermgmt.operator.database_state import faults_told, require_schema
 from usermgmt.operator.grammar import command, pass_console
-from usermgmt.operator.snapshots import refuse_pooler, require_file, sqlite_path
+from usermgmt.operator.snapshots import refuse_pooler, require_file
 from usermgmt.operator.workplace import opened
 from usermgmt.settings import DatabaseSettings, Settings
 from usermgmt.settings_values import DatabaseUrl, ReplicaUrl, masked_url
@@ -100,7 +100,7 @@ async def _prepare(source: DatabaseSettings, target: DatabaseSettings, *, is_mig
 
 def _make_private(target: DatabaseSettings) -> None:
     """Make the file for its owner alone: it is going to hold password hashes."""
-    path = sqlite_path(target)
+    path = target.sqlite_file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT, PRIVATE))

@@ -78,8 +78,8 @@ async def accounts_have_their_names(installation: Installation) -> AsyncIterator
     if orphans:
         yield warning(
             f"{counted(len(orphans), 'login name')} without an account that has it: nobody can register that name.",
-            "DELETE FROM login_names l WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = l.user_id"
-            " AND l.name IN (u.username_key, u.email_key))",
+            "DELETE FROM login_names WHERE NOT EXISTS (SELECT 1 FROM users WHERE users.id = login_names.user_id"
+            " AND login_names.name IN (users.username_key, users.email_key))",
         )
     if not nameless and not orphans:
         yield ok(f"The names of {_of(installation, seen)} lead there, and no name leads nowhere.")

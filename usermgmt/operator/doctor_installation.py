@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from usermgmt.operator import migrations
@@ -98,7 +97,7 @@ async def found(config: Path | None, *, instances: int = 1, is_thorough: bool = 
         is_thorough,
     )
     if settings.database.is_sqlite:
-        installation.log_bytes = _size(f"{sqlite_file(settings)}-wal")
+        installation.log_bytes = _size(f"{settings.database.sqlite_file}-wal")
     if _is_database_unknown(settings, refused):
         installation.away = "which database is meant cannot be told from the settings"
     else:
@@ -108,11 +107,6 @@ async def found(config: Path | None, *, instances: int = 1, is_thorough: bool = 
     finally:
         if installation.database is not None:
             await installation.database.close()
-
-
-def sqlite_file(settings: Settings) -> Path:
-    """The file of a SQLite database."""
-    return Path(make_url(settings.database.url).database or "")
 
 
 def _size(path: str) -> int:

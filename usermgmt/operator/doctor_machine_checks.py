@@ -14,7 +14,7 @@ from pathlib import Path
 from usermgmt import __version__
 from usermgmt.http import connection
 from usermgmt.operator.doctor_findings import Checklist, Finding, error, note, ok, warning
-from usermgmt.operator.doctor_installation import Installation, Needs, sqlite_file
+from usermgmt.operator.doctor_installation import Installation, Needs
 from usermgmt.operator.doctor_settings_checks import OTHERS, mode_of
 from usermgmt.security.hashing import PasswordHasher
 
@@ -102,7 +102,7 @@ async def disks_have_room(installation: Installation) -> AsyncIterator[Finding]:
     settings, places = installation.settings, dict[int, Path]()
     wanted = [settings.server.data_dir]
     if settings.database.is_sqlite:
-        wanted.append(sqlite_file(installation.settings).parent)
+        wanted.append(installation.settings.database.sqlite_file.parent)
     for path in wanted:
         there = nearest(path)
         places.setdefault(there.stat().st_dev, there)
@@ -125,7 +125,7 @@ def room(place: Path, *, free: int, total: int) -> Finding:
 @check("machine.sqlite", Needs.SQLITE_FILE)
 async def sqlite_file_is_in_order(installation: Installation) -> AsyncIterator[Finding]:
     """A SQLite file is private, and its log is short."""
-    path = sqlite_file(installation.settings)
+    path = installation.settings.database.sqlite_file
     if not installation.is_development:
         yield warning(
             "The database is a SQLite file: one process can serve, on one machine.",

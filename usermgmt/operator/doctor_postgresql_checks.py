@@ -46,11 +46,13 @@ async def application_is_no_superuser(installation: Installation) -> AsyncIterat
 
 @check("postgresql.connections", Needs.POSTGRESQL)
 async def connections_suffice(installation: Installation) -> AsyncIterator[Finding]:
-    """All processes together may open as many connections as their pools hold."""
+    """All processes together may open as many connections as they hold: their pools, and one that watches."""
     settings, instances = installation.settings, installation.instances
-    needed = instances * settings.server.workers * settings.database.pool_size
-    told = f"{instances} × server.workers × database.pool_size = {needed} connections"
-    if settings.database.pooler == "transaction":
+    is_pooled = settings.database.pooler == "transaction"
+    needed = instances * settings.server.workers * (settings.database.pool_size + (not is_pooled))
+    each = "database.pool_size" if is_pooled else "(database.pool_size + 1)"
+    told = f"{instances} × server.workers × {each} = {needed} connections"
+    if is_pooled:
         yield ok(f"{told} go to the pooler, which decides how many reach the server.")
         return
     ((limit, reserved, of_role, of_database),) = await _rows(installation, _LIMITS)

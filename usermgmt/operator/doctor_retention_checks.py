@@ -22,7 +22,7 @@ INTERVALS = 20
 DAY = timedelta(days=1)
 OLDEST_KEY = timedelta(days=365)
 MOST_COUNTED = 1_000
-SERVING = "Is a server running? Its log tells of chores that fail (`chore_failed`)."
+SERVING = "Is a server running? Its log tells of chores that fail (`chore_failing`)."
 
 check = Checklist()
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
@@ -50,9 +49,7 @@ def migrations_between(start: str | None, end: str, *, is_sqlite: bool) -> list[
 
 def _scripts() -> list[Script]:
     """Every migration, oldest first."""
-    config = Config()
-    config.set_main_option("script_location", str(migrations.scripts()).replace("%", "%%"))
-    return list(reversed(list(ScriptDirectory.from_config(config).walk_revisions())))
+    return list(reversed(list(ScriptDirectory.from_config(migrations.alembic_config()).walk_revisions())))
 
 
 def _place(scripts: Sequence[Script], name: str | None) -> int:

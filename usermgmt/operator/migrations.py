@@ -19,7 +19,6 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool, event, func, select, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from usermgmt.errors import DatabaseUnavailable
@@ -73,9 +72,16 @@ def scripts() -> Path:
     return installed if installed.is_dir() else package.parent / "migrations"
 
 
+def alembic_config() -> Config:
+    """What alembic has to know: where the migrations are."""
+    config = Config()
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    return config
+
+
 def head() -> str:
     """The revision that this release needs."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    revision = ScriptDirectory.from_config(alembic_config()).get_current_head()
     if revision is None:
         raise RuntimeError(f"there are no migrations in {scripts()}")
     return revision
@@ -83,12 +89,12 @@ def head() -> str:
 
 def is_known(revision: str) -> bool:
     """Whether this release has the migration of this name."""
-    return any(script.revision == revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+    return any(script.revision == revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
 
 
 async def state(settings: DatabaseSettings) -> SchemaState:
     """Tell the revision of the database beside the one this release needs. Makes no file that is not there."""
-    if settings.is_sqlite and not _sqlite_file(settings).exists():
+    if settings.is_sqlite and not settings.sqlite_file.exists():
         return SchemaState(None, head())
     async with connected(settings) as connection:
         return SchemaState(await connection.run_sync(_current), head())
@@ -102,7 +108,7 @@ async def upgrade(settings: DatabaseSettings, *, target: str = "head") -> Schema
     """
     _refuse_pooler(settings)
     if settings.is_sqlite:
-        await _switch_to_wal(_sqlite_file(settings))
+        await _switch_to_wal(settings.sqlite_file)
     async with connected(settings) as connection, _exclusive(connection):
         before = SchemaState(await connection.run_sync(_current), head())
         await connection.run_sync(_run, command.upgrade, target)
@@ -145,7 +151,7 @@ async def connected(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection
 async def _connected(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
     sqlite = settings.is_sqlite
     if sqlite:
-        _open_sqlite_once(_sqlite_file(settings))
+        _open_sqlite_once(settings.sqlite_file)
     arguments: dict[str, Any] = {"timeout": SQLITE_WAIT_SECONDS}
     if not sqlite:
         arguments = {"timeout": settings.connect_timeout.total_seconds()}
@@ -199,7 +205,7 @@ def _current(connection: Connection) -> str | None:
 
 def _run(connection: Connection, action: Callable[[Config, str], None], target: str) -> None:
     """Run an alembic command. SQLite has no advisory lock: there one transaction holds the look and all changes."""
-    config = _config()
+    config = alembic_config()
     config.attributes["connection"] = connection
     if connection.dialect.name == "sqlite":
         with connection.begin():
@@ -207,10 +213,6 @@ def _run(connection: Connection, action: Callable[[Config, str], None], target: 
     else:
         action(config, target)
         connection.commit()
-
-
-def _sqlite_file(settings: DatabaseSettings) -> Path:
-    return Path(make_url(settings.url).database or "")
 
 
 def _open_sqlite_once(path: Path, statement: str = "") -> None:
@@ -238,9 +240,3 @@ async def _switch_to_wal(path: Path) -> None:
             await asyncio.sleep(SQLITE_PAUSE_SECONDS)
         else:
             return
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
-    return config

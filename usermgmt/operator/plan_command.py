@@ -15,7 +15,7 @@ from usermgmt.operator.console import Console, Refusal
 from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.migration_plan import Held, Operation, Plan, planned
 from usermgmt.operator.migration_sql import HEAD
-from usermgmt.operator.snapshots import one_transaction, sqlite_path
+from usermgmt.operator.snapshots import one_transaction
 from usermgmt.operator.statement_locks import Lock, Work
 from usermgmt.settings import DatabaseSettings
 
@@ -60,7 +60,7 @@ def plan(console: Console, start: str | None, end: str) -> None:
 
 async def _estimated_rows(settings: DatabaseSettings) -> dict[str, int]:
     """About how many rows each table has, without counting them."""
-    if settings.is_sqlite and not sqlite_path(settings).exists():
+    if settings.is_sqlite and not settings.sqlite_file.exists():
         return {}
     async with one_transaction(settings) as connection:
         names = await connection.run_sync(lambda raw: inspect(raw).get_table_names())

@@ -2,11 +2,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import NullPool, event, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from usermgmt.operator.configuration import unfit
@@ -39,15 +37,10 @@ async def one_transaction(settings: DatabaseSettings) -> AsyncIterator[AsyncConn
         yield connection
 
 
-def sqlite_path(settings: DatabaseSettings) -> Path:
-    """The file of a SQLite database."""
-    return Path(make_url(settings.url).database or "")
-
-
 def require_file(settings: DatabaseSettings) -> None:
     """Refuse a SQLite database that is not there, rather than make an empty one."""
-    if settings.is_sqlite and not sqlite_path(settings).exists():
-        raise Refusal(f"There is no database at {sqlite_path(settings)}.", code="no_database")
+    if settings.is_sqlite and not settings.sqlite_file.exists():
+        raise Refusal(f"There is no database at {settings.sqlite_file}.", code="no_database")
 
 
 def refuse_pooler(settings: DatabaseSettings) -> None:
