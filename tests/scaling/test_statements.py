@@ -78,7 +78,6 @@ ELSEWHERE = {
     "audit.queries.has_erasure": "of a verification that finds events of an erased account",
     "audit.queries.find_seal": "of a verification that is given a checkpoint",
     "audit.queries.count_unsealed": "of the states that metrics tell",
-    "groups.queries.insert_members": "of seeding",
     "imports.queries.insert_accounts": "COPY, which the listener is not told of",
     "imports.queries.list_known_ids": "of an import whose rows have ids",
     "ip_rules.queries.update_hits": "by key of a table that is whole on every node",
@@ -92,7 +91,6 @@ ELSEWHERE = {
     "signing_keys.queries.update_private_key": "of another root secret",
     "throttle.queries.delete_counter": "of a command",
     "throttle.queries.find_count": "of a refused sign-in",
-    "users.queries.insert_users": "of seeding",
     "users.queries.list_password_hashes": "of an import",
     "users.queries.update_password_hash": "of a sign-in with an outdated hash",
 }

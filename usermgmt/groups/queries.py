@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, insert, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.groups.models import Group, GroupMember
@@ -79,11 +79,6 @@ async def insert_member(
     """Put an account into a group; False when it is in it."""
     values = {"user_id": user_id, "group_id": group_id, "added_by": added_by, "added_at": at}
     return await insert_if_absent(session, GroupMember, values)
-
-
-async def insert_members(session: AsyncSession, rows: Sequence[dict[str, object]]) -> None:
-    """Put many accounts into groups in one statement."""
-    await session.execute(insert(GroupMember), list(rows))
 
 
 async def delete_member(session: AsyncSession, user_id: UUID, group_id: UUID) -> bool:

@@ -1,4 +1,4 @@
-"""`usermgmt serve`: one process that serves, in production or for a first look."""
+"""`usermgmt serve`: one process that serves, or one that supervises several, in production or for a first look."""
 
 import os
 import sys

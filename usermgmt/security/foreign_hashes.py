@@ -33,7 +33,6 @@ MOST_PASSES_BYTES = 2 * 1024 * 1024 * 1024
 MOST_LANES = 16
 MOST_SALT_BYTES = 256
 HASH_BYTES = range(16, 129)
-BCRYPT_BYTES = 72
 
 
 class HashRefused(ValueError):

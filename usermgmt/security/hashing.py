@@ -297,7 +297,7 @@ def processors() -> int:
 
 
 def _lower_priority(nice: int) -> None:
-    """Give way to the event loop: this thread's hashes run when nothing else wants the processor."""
+    """Give way to the event loop: the higher the niceness, the smaller this thread's share of a busy processor."""
     try:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
     except (OSError, AttributeError):

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import bindparam, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.groups.reach import is_within
@@ -118,8 +118,3 @@ async def has_active_admin(session: AsyncSession) -> bool:
         )
     )
     return bool((await session.execute(select(exists(held)))).scalar_one())
-
-
-async def insert_users(session: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add many accounts in one statement; the caller has taken their names."""
-    await session.execute(insert(User), [dict(row) for row in rows])
