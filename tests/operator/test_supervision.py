@@ -166,7 +166,8 @@ def test_a_reload_replaces_every_worker_and_no_request_fails(serving: Serving, k
     assert process.end(signal.SIGTERM) == 0
 
 
-def test_a_second_reload_replaces_the_successor_that_the_first_began(serving: Serving) -> None:
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_second_reload_replaces_the_successor_that_the_first_began(serving: Serving, dies: bool) -> None:
     process, url = serving()
     before = children(process)
     process.popen.send_signal(signal.SIGHUP)
@@ -175,6 +176,9 @@ def test_a_second_reload_replaces_the_successor_that_the_first_began(serving: Se
     process.popen.send_signal(signal.SIGHUP)
     process.wait_for('"reloading"')
     process.wait_for('"reloading"')
+    if dies:
+        for pid in first - before:
+            os.kill(pid, signal.SIGKILL)
     until(lambda: not children(process) & (before | first) and len(children(process)) == WORKERS)
     assert call(f"{url}/health/live")[0] == 200
     assert process.end(signal.SIGTERM) == 0
