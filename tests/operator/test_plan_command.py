@@ -247,6 +247,7 @@ def test_the_plan_tells_what_is_pending(line: CommandLine, database_url: str):
     assert [(each["revision"], bool(each["summary"])) for each in told["migrations"]] == [
         ("0006", True),
         ("0007", True),
+        ("0008", True),
     ]
     (operation,) = told["migrations"][0]["operations"]
     assert operation["table"] == "users"
