@@ -335,7 +335,7 @@ async def test_a_hash_of_the_configured_cost_is_left_alone(server: Server, ada: 
 
 async def test_a_new_root_secret_keeps_every_password_and_rehashes_it(server: Server, ada: Person, another_server):
     before = await _stored_hash(server)
-    rotated = await another_server(**{"secret.keys": f"{NEWER_SECRET},{SECRET}"})
+    rotated = await another_server(**{"secret.keys": f"{NEWER_SECRET},{SECRET}", "secret.rollout": "0s"})
     assert await _status(rotated, "ada", PASSWORD) == 200
     assert (await _stored_hash(server)).split("$")[1] != before.split("$")[1]
     assert await _status(rotated, "ada", PASSWORD) == 200
@@ -346,7 +346,7 @@ async def test_a_new_root_secret_keeps_every_password_and_rehashes_it(server: Se
 async def test_a_removed_root_secret_lets_in_only_who_signed_in_meanwhile(
     server: Server, ada: Person, bob: Person, another_server
 ):
-    rotated = await another_server(**{"secret.keys": f"{NEWER_SECRET},{SECRET}"})
+    rotated = await another_server(**{"secret.keys": f"{NEWER_SECRET},{SECRET}", "secret.rollout": "0s"})
     assert await _status(rotated, "ada", PASSWORD) == 200
     alone = await another_server(**{"secret.keys": NEWER_SECRET})
     assert [await _status(alone, name, PASSWORD) for name in ("ada", "bob")] == [200, 401]

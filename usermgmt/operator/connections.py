@@ -193,7 +193,8 @@ class PlainHttp1(H11Protocol):
         """Go on with the next request, or close. Where the answer was quicker than the body, as a refusal is, the body
         is awaited and dropped: closing before it came would reset the connection, and the answer might not be seen.
         """
-        if self.connection.their_state is not h11.SEND_BODY or self.connection.our_state is h11.SEND_BODY:
+        is_late = self.connection.their_state is h11.SEND_BODY and self.connection.our_state is not h11.SEND_BODY
+        if not is_late or self.context.terminated.is_set():
             await super()._maybe_recycle()
             return
         await self._close_stream()

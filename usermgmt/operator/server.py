@@ -53,7 +53,8 @@ class Ending:
         """`patience` is in seconds, from being asked to the end whatever happens."""
         self.asked = asyncio.Event()
         self.is_replaced = False
-        self.reload: Callable[[], None] = lambda: None
+        self.is_reload_due = False
+        self.reload: Callable[[], None] = self._note_reload
         self._patience = patience
 
     def obey_signals(self) -> None:
@@ -91,6 +92,10 @@ class Ending:
             return True
         doing.result()
         return False
+
+    def _note_reload(self) -> None:
+        """Before there is anything to reload: it is done then."""
+        self.is_reload_due = True
 
     def _receive(self, number: int) -> None:
         if self.asked.is_set():
@@ -138,6 +143,8 @@ async def serve(
 
     async def drained(house: House) -> None:
         ending.reload = partial(_reload, house, is_tls=settings.is_tls)
+        if ending.is_reload_due:
+            ending.reload()
         _settle_memory()
         tell_ready()
         await ending.asked.wait()
