@@ -393,7 +393,7 @@ async def test_nothing_that_the_database_holds_works_as_a_token(server: Server, 
 
 
 async def test_a_new_root_secret_signs_nobody_out(server: Server, ada: Person, another_server: StartServer):  # P13
-    rotated = await another_server(**{"secret.keys": f"{NEWER_SECRET},{SECRET}"})
+    rotated = await another_server(**{"secret.keys": f"{NEWER_SECRET},{SECRET}", "secret.rollout": "0s"})
     there = at(rotated, ada)
     assert (await there.get("/api/auth/session")).status_code == 200
     there.keep(await (await _refresh(rotated, there.refresh_token)).get_json())

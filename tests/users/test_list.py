@@ -228,7 +228,7 @@ async def test_a_cursor_of_another_filter_is_refused_without_it(admin, manager, 
 
 async def test_a_cursor_is_signed_by_the_installation(server: Server, admin, ada, database_url):
     other = "other-secret-1c2f7be9d5a3480696e0d1b7c4a8f352"
-    rotated = settings_for(database_url, **{"secret.keys": f"{other},{SECRET}"})
+    rotated = settings_for(database_url, **{"secret.keys": f"{other},{SECRET}", "secret.rollout": "0s"})
     async with Server(rotated).running() as second:
         there = through(second, admin)
         cursor = (await listed(admin, limit=1))["next_cursor"]
