@@ -10,7 +10,9 @@ from quart import Response
 from tests.imports.cells import BAD_CELLS, bad_cells
 from tests.people import PASSWORD, Person, Server
 from tests.problems import problem_of
-from usermgmt.errors import Overloaded
+from usermgmt.errors import Overloaded, SessionEnded
+from usermgmt.imports import routes
+from usermgmt.users import service as users
 
 IMPORT = "/api/users/import"
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -168,3 +170,44 @@ async def test_two_files_with_the_same_rows_at_once_make_each_account_once(serve
     assert sum(total["created"] for total in totals) == 200
     assert sum(total["exists"] for total in totals) == 200
     assert await count(server) == 201
+
+
+async def test_rights_that_end_while_a_file_is_sent_make_no_account(
+    server: Server, admin: Person, monkeypatch: pytest.MonkeyPatch
+):
+    received = routes._rows
+
+    async def revoked(upload: Any) -> Any:
+        rows = await received(upload)
+        assert (await admin.post("/api/auth/logout")).status_code == 204
+        return rows
+
+    monkeypatch.setattr(routes, "_rows", revoked)
+    (total,) = await lines(await admin.post(IMPORT, data=rows(person("ada", roles=["admin"])), headers=NDJSON))
+    assert (total["created"], total["code"]) == (0, "session_ended")
+    assert await count(server) == 1
+
+
+async def test_the_id_of_an_erased_account_is_given_to_nobody(server: Server, admin: Person):
+    ada = await server.person("ada")
+    assert (await admin.post(f"/api/users/{ada.id}/erase")).status_code == 204
+    refused, _ = await lines(await admin.post(IMPORT, data=rows(person("bob", id=ada.id)), headers=NDJSON))
+    assert (refused["outcome"], refused["code"]) == ("refused", "id_taken")
+
+
+async def test_a_stream_ends_with_the_session_of_who_reads_it(
+    server: Server, admin: Person, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(users, "STREAM_BATCH", 1)
+    await server.person("ada")
+    listed = users.list_users
+
+    async def once(*args: Any, **named: Any) -> Any:
+        found = await listed(*args, **named)
+        await admin.post("/api/auth/logout")
+        return found
+
+    monkeypatch.setattr(users, "list_users", once)
+    answer = await admin.get("/api/users", headers={"Accept": "application/x-ndjson"})
+    with pytest.raises(SessionEnded):
+        await answer.get_data()

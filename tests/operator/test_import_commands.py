@@ -92,6 +92,10 @@ def test_a_dry_run_tells_everything_and_does_nothing(line: CommandLine) -> None:
         (person("ada", display_name="\n"), "/display_name", "invalid_display_name"),
         (person("ada", nick="x"), "/nick", "unknown_field"),
         (person("ada", id="7"), "/id", "invalid_format"),
+        (person("ada", id="00000000-0000-0000-0000-000000000000"), "/id", "invalid_format"),
+        (person("ada", created_at="0001-01-01T00:00:00+23:00"), "/created_at", "invalid_format"),
+        (person("ada", created_at="9999-12-31T23:59:59-23:00"), "/created_at", "invalid_format"),
+        (person("ada", roles=0), "/roles", "wrong_type"),
         (person("ada", password="short"), "/password", "password_too_short"),
         (person("ada", password_hash="5f4dcc3b5aa765d61d8327deb882cf99"), "/password_hash", "unknown_hash"),
         (person("ada", password_hash="um1$a$" + BCRYPT.replace("$2a$05", "$2b$31")), "/password_hash", "unknown_hash"),
@@ -263,3 +267,21 @@ def test_two_runs_at_once_make_each_account_once(line: CommandLine, tmp_path: Pa
 
 def test_a_file_that_is_not_there_is_told(line: CommandLine) -> None:
     assert "Cannot read nothing.csv" in line.refused(1, "users", "import", "nothing.csv")
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_that_is_there_is_replaced_by_a_new_private_one_and_only_when_that_is_said(
+    line: CommandLine, tmp_path: Path, is_link: bool
+) -> None:
+    other, out = tmp_path / "other", tmp_path / "out.ndjson"
+    other.write_text("kept", encoding="utf-8")
+    if is_link:
+        out.symlink_to(other)
+    else:
+        out.write_text("kept", encoding="utf-8")
+        out.chmod(0o666)
+    line.refused(2, "users", "export", "--output", str(out))
+    assert out.read_text(encoding="utf-8") == "kept"
+    line.done("users", "export", "--output", str(out), "--yes")
+    assert other.read_text(encoding="utf-8") == "kept"
+    assert (out.is_symlink(), out.stat().st_mode & 0o777) == (False, 0o600)

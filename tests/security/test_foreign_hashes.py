@@ -1,11 +1,13 @@
 """Password hashes of other systems, by known answers of theirs."""
 
+import asyncio
 import base64
 import hashlib
 import json
 
 import bcrypt
 import pytest
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -221,3 +223,28 @@ async def test_the_first_sign_in_replaces_it_by_ours(server: Server, given: obje
     assert await sign_in(password) == 200
     events = [event.event for event in await server.events()]
     assert events.count("user.password_rehashed") == 1
+
+
+async def test_two_of_several_lanes_at_once_wait_for_no_one_for_ever() -> None:
+    salt, lanes = b"somesalt", 4
+    made = Argon2id(salt=salt, length=32, iterations=1, lanes=lanes, memory_cost=64 * lanes).derive(b"secret")
+    texts = [base64.b64encode(each).decode().rstrip("=") for each in (salt, made)]
+    kept = recognised(f"$argon2id$v=19$m={64 * lanes},t=1,p={lanes}${texts[0]}${texts[1]}")
+    foreign = parsed(kept)
+    assert foreign is not None
+    found = await asyncio.gather(*(asyncio.to_thread(foreign.matches, "secret") for _ in range(40)))
+    assert found == [True] * 40
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "$argon2id$v=19$m=128,t=16384,p=16$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
+        f"pbkdf2_sha512$4000000$salt${b64(bytes(64))}",
+        f"pbkdf2_sha256$2000000$salt${b64(bytes(64))}",
+        f"scrypt:262144:8:8$salt${bytes(64).hex()}",
+    ],
+)
+def test_what_takes_seconds_is_refused(given: str) -> None:
+    with pytest.raises(HashRefused):
+        recognised(given)

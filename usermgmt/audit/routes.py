@@ -11,7 +11,7 @@ from usermgmt.audit.schemas import EventOut, EventPageOut, ListActivity, ListEve
 from usermgmt.errors import UserNotFound
 from usermgmt.http.access import accepts_header, answers, limited, refuses, require
 from usermgmt.http.answers import answer
-from usermgmt.http.context import caller, principal, runtime
+from usermgmt.http.context import caller, principal, renewal, runtime
 from usermgmt.http.paging import cursors_of, links, read_position
 from usermgmt.http.streams import streamed, wants_stream
 from usermgmt.permissions import Permission
@@ -31,7 +31,7 @@ async def list_events(query: ListEvents) -> Response:
     digest = _digest("audit", query)
     position = read_position(query.cursor, digest)
     if wants_stream():
-        return streamed(_documents(service.stream_events(runtime(), caller(), query.filters())))
+        return streamed(_documents(service.stream_events(runtime(), caller(), query.filters(), renew=renewal())))
     page = await service.list_events(runtime(), caller(), query.filters(), position=position, limit=query.limit)
     return _page_answer(page, digest, reader=None)
 

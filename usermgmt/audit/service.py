@@ -19,7 +19,7 @@ from usermgmt.errors import UserNotFound
 from usermgmt.identifiers import new_id
 from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
-from usermgmt.security.principal import Caller
+from usermgmt.security.principal import Caller, Renew
 from usermgmt.storage.pages import Page, Position, page_of
 from usermgmt.telemetry import metrics
 
@@ -122,8 +122,13 @@ async def list_activity(
         return await _page(session, replace(filters, owner=user_id, reach=reach), position, limit)
 
 
-async def stream_events(runtime: Runtime, caller: Caller, filters: EventFilters) -> AsyncIterator[Sequence[AuditEvent]]:
-    """Every event that `audit:read` reaches, newest first, in batches; no connection is held between two batches."""
+async def stream_events(
+    runtime: Runtime, caller: Caller, filters: EventFilters, *, renew: Renew | None = None
+) -> AsyncIterator[Sequence[AuditEvent]]:
+    """Every event that `audit:read` reaches, newest first, in batches; no connection is held between two batches.
+
+    `renew` tells before each further batch what the caller may see by then; what it raises ends the list.
+    """
     position: Position | None = None
     while True:
         page = await list_events(runtime, caller, filters, position=position, limit=STREAM_BATCH)
@@ -131,6 +136,7 @@ async def stream_events(runtime: Runtime, caller: Caller, filters: EventFilters)
         position = page.next
         if position is None:
             return
+        caller = await renew() if renew is not None else caller
 
 
 async def _page(

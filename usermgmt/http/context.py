@@ -6,7 +6,7 @@ from quart import current_app, g
 
 from usermgmt.errors import MissingCredentials
 from usermgmt.runtime import Runtime
-from usermgmt.security.principal import Caller, Client, Principal
+from usermgmt.security.principal import Caller, Client, Principal, Renew
 from usermgmt.security.tokens import AccessClaims
 
 EXTENSION = "usermgmt"
@@ -33,6 +33,11 @@ def principal() -> Principal:
     if found is None:
         raise MissingCredentials
     return found
+
+
+def renewal() -> Renew:
+    """Asks again who calls, and whether they still may; also when the request itself is over."""
+    return cast("Renew", g.renew)
 
 
 def claims() -> AccessClaims | None:

@@ -31,7 +31,7 @@ from usermgmt.http.converters import ME
 from usermgmt.http.problems import problem_response
 from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
-from usermgmt.security.principal import Caller, Client, Principal
+from usermgmt.security.principal import Caller, Client, Principal, Renew
 from usermgmt.security.tokens import AccessClaims
 from usermgmt.telemetry import metrics, timing
 from usermgmt.telemetry.logs import ACCESS
@@ -108,6 +108,7 @@ def authorise(
             clients.note(caller().client.address, principal.user_id)
             refuse_principal(runtime(), caller())
             _resolve_me(principal)
+            g.renew = _renewal(load_principal, refuse_principal, rule)
         if rule.who is Who.SIGNED_IN and not (_is_open(rule) and principal is None):
             _check(rule, principal)
 
@@ -178,6 +179,23 @@ async def _load(load_principal: PrincipalLoader, rule: AccessRule) -> Principal 
     if isinstance(error, MissingCredentials) and _is_open(rule):
         return None
     raise error or SessionEnded()
+
+
+def _renewal(load_principal: PrincipalLoader, refuse_principal: PrincipalRefuser, rule: AccessRule) -> Renew:
+    """What `renewal` gives: everything that it needs is taken from the request now."""
+    at, before, verified = runtime(), caller(), claims()
+
+    async def renew() -> Caller:
+        principal = await load_principal(at, verified) if verified is not None else None
+        if principal is None:
+            raise SessionEnded
+        if rule.permission is not None and not _holds(principal, rule, rule.permission):
+            raise PermissionMissing
+        renewed = replace(before, principal=principal)
+        refuse_principal(at, renewed)
+        return renewed
+
+    return renew
 
 
 def _is_open(rule: AccessRule) -> bool:

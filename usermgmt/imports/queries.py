@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, any_, bindparam, select
+from sqlalchemy import ColumnElement, String, any_, bindparam, select, union
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from usermgmt.audit.models import AuditEvent
 from usermgmt.groups.models import GroupMember
 from usermgmt.imports.rows import Row
 from usermgmt.permissions import EVERYTHING
@@ -60,8 +61,11 @@ async def list_owners(session: AsyncSession, names: Sequence[str]) -> dict[str, 
 
 
 async def list_known_ids(session: AsyncSession, ids: Sequence[UUID]) -> set[UUID]:
-    """Those of the ids that an account has, deleted ones included."""
-    return set((await session.scalars(select(User.id).where(User.id.in_(ids)))).all()) if ids else set()
+    """Those of the ids that an account has, deleted ones included, or had before it was erased: its record is kept."""
+    if not ids:
+        return set()
+    had = select(AuditEvent.owner_id).where(AuditEvent.owner_id.in_(ids))
+    return set((await session.scalars(union(select(User.id).where(User.id.in_(ids)), had))).all())
 
 
 async def insert_accounts(

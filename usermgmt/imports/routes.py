@@ -10,7 +10,7 @@ from quart import Blueprint, Response
 from usermgmt.audit.events import Event
 from usermgmt.errors import ApiError
 from usermgmt.http.access import answers, emits, limited, receives, refuses, require
-from usermgmt.http.context import caller, runtime
+from usermgmt.http.context import caller, renewal, runtime
 from usermgmt.http.streams import streamed
 from usermgmt.http.uploads import Upload
 from usermgmt.imports import service
@@ -19,7 +19,7 @@ from usermgmt.imports.schemas import ImportedRow, ImportOut, ImportQuery
 from usermgmt.imports.service import Outcome, Report, Totals
 from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
-from usermgmt.security.principal import Caller
+from usermgmt.security.principal import Caller, Renew
 
 blueprint = Blueprint("imports", __name__, url_prefix="/api/users")
 
@@ -40,7 +40,7 @@ async def import_users(upload: Upload, query: ImportQuery) -> Response:
     made. An account that is there already under the same names is left as it is, so that a file can be sent again.
     """
     rows = await _rows(upload)
-    return streamed(_documents(runtime(), caller(), upload, rows, query))
+    return streamed(_documents(runtime(), caller(), renewal(), upload, rows, query))
 
 
 async def _rows(upload: Upload) -> Iterator[Line]:
@@ -55,13 +55,15 @@ async def _rows(upload: Upload) -> Iterator[Line]:
 
 
 async def _documents(
-    runtime: Runtime, caller: Caller, upload: Upload, rows: Iterator[Line], query: ImportQuery
+    runtime: Runtime, caller: Caller, renew: Renew, upload: Upload, rows: Iterator[Line], query: ImportQuery
 ) -> AsyncIterator[Sequence[ImportedRow | ImportOut]]:
     totals = Totals()
     fault: ApiError | None = None
     with upload.file:
         try:
-            async with aclosing(service.import_users(runtime, caller, rows, is_dry_run=query.dry_run)) as batches:
+            async with aclosing(
+                service.import_users(runtime, caller, rows, renew=renew, is_dry_run=query.dry_run)
+            ) as batches:
                 async for reports in batches:
                     totals.add(reports)
                     yield [ImportedRow.of(report) for report in reports if _is_told(report, query)]

@@ -125,10 +125,13 @@ class _Reader:
         if (text := self._text("id")) is None:
             return None
         try:
-            return UUID(text)
+            found = UUID(text)
         except ValueError:
+            found = None
+        if found is None or not found.int:  # the one without a bit stands for nobody
             self._refuse("id", "invalid_format", "This is not a UUID.")
             return None
+        return found
 
     def _stored_hash(self) -> str | None:
         value = self._fields.get("password_hash")
@@ -160,7 +163,9 @@ class _Reader:
         return str(value)
 
     def _texts(self, name: str, most: int) -> Sequence[str]:
-        value = self._fields.get(name) or ()
+        value = self._fields.get(name)
+        if value is None:
+            return ()
         if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
             self._refuse(name, "wrong_type", "This must be a list of strings.")
             return ()
@@ -190,12 +195,12 @@ class _Reader:
             return None
         try:
             found = datetime.fromisoformat(text)
-        except ValueError:
-            found = None
-        if found is None or found.tzinfo is None:
-            self._refuse(name, "invalid_format", "This is not a time with its zone, such as 2026-11-23T12:00:00Z.")
-            return None
-        return found.astimezone(UTC)
+            if found.tzinfo is not None:
+                return found.astimezone(UTC)
+        except (ValueError, OverflowError):  # at the edges of the calendar there is no such time in UTC
+            pass
+        self._refuse(name, "invalid_format", "This is not a time with its zone, such as 2026-11-23T12:00:00Z.")
+        return None
 
 
 _KNOWN = IGNORED | {

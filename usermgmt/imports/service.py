@@ -25,7 +25,7 @@ from usermgmt.permissions import Permission
 from usermgmt.roles import queries as role_queries
 from usermgmt.roles.service import rights_of
 from usermgmt.runtime import Runtime
-from usermgmt.security.principal import Caller
+from usermgmt.security.principal import Caller, Renew
 from usermgmt.storage.faults import RepeatableConflict
 from usermgmt.users import queries as user_queries
 from usermgmt.users import service as users
@@ -76,19 +76,19 @@ class Totals:
 
 
 async def import_users(
-    runtime: Runtime, caller: Caller, lines: Iterator[Line], *, is_dry_run: bool = False
+    runtime: Runtime, caller: Caller, lines: Iterator[Line], *, renew: Renew | None = None, is_dry_run: bool = False
 ) -> AsyncGenerator[list[Report], None]:
     """Make the accounts that the lines describe, and report batch by batch.
 
-    The caller must hold `users:write` over everything. Raises what reading the lines raises, and `DatabaseUnavailable`;
-    the batches that were reported stay.
+    The caller must hold `users:write` over everything; `renew` asks before each batch whether that is so still. Raises
+    what it and reading the lines raise, and `DatabaseUnavailable`; the batches that were reported stay.
     """
-    allowed = await _Allowed.read(runtime, caller)
     most = 1 if runtime.database.is_sqlite else AT_ONCE
     under_way: deque[asyncio.Task[list[Report]]] = deque()
     try:
         while batch := await asyncio.to_thread(_read_batch, runtime, lines):
-            work = _Batch(runtime, caller, allowed, batch).carry_out(is_dry_run=is_dry_run)
+            caller = await renew() if renew is not None else caller
+            work = _Batch(runtime, caller, await _Allowed.read(runtime, caller), batch).carry_out(is_dry_run=is_dry_run)
             under_way.append(asyncio.create_task(work))
             if len(under_way) > most:
                 yield await under_way.popleft()
@@ -132,7 +132,8 @@ def _read_batch(runtime: Runtime, lines: Iterator[Line]) -> list[tuple[int, Row 
             try:
                 checked = read_row(line.fields, runtime.password_policy)
             except ApiError as problem:
-                checked = problem
+                checked = problem.with_traceback(None)  # which would keep all that was read of the row
+                checked.__context__ = checked.__cause__ = None
         found.append((line.number, checked))
     return found
 

@@ -103,7 +103,9 @@ def _make_private(target: DatabaseSettings) -> None:
     path = target.sqlite_file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, PRIVATE))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, PRIVATE)
+        os.fchmod(descriptor, PRIVATE)
+        os.close(descriptor)
     except OSError as error:
         raise Refusal(f"Cannot write {path}: {error.strerror}.", code="unwritable_file") from None
 

@@ -15,6 +15,7 @@ import structlog
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
+from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes, Settings
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
@@ -128,14 +129,23 @@ class BoundedHttp2(H2Protocol):
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         assert request.stream_id is not None
-        if self._last is not None and request.stream_id > self._last:
-            self.connection.reset_stream(request.stream_id, ErrorCodes.REFUSED_STREAM)
+        try:
+            is_refused = self._refuses(request.stream_id, request.headers or [])
+        except StreamClosedError:  # the client took it back in the same breath
             return
-        if status := _refusal(request.headers or []):
+        if not is_refused:
+            await super()._create_stream(request)
+
+    def _refuses(self, stream_id: int, headers: Any) -> bool:  # h2's headers
+        """Whether a request is not served; it is answered then. Raises `StreamClosedError`."""
+        if self._last is not None and stream_id > self._last:
+            self.connection.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
+            return True
+        if status := _refusal(headers):
             head = [(b":status", b"%d" % status), (b"content-length", b"0"), (b"cache-control", b"no-store")]
-            self.connection.send_headers(request.stream_id, head, end_stream=True)
-            return
-        await super()._create_stream(request)
+            self.connection.send_headers(stream_id, head, end_stream=True)
+            return True
+        return False
 
     async def _show_out(self, code: ErrorCodes) -> None:
         log.info("http2_shown_out", reason=code.name.lower())

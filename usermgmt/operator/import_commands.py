@@ -49,7 +49,7 @@ async def import_file(
     totals = Totals()
     told = 0
     started = time.perf_counter()
-    with _opened(file) as source, _written(report) as out, _progress(console, source) as progressed:
+    with _opened(file) as source, _written(console, report) as out, _progress(console, source) as progressed:
         lines = read_lines(source, found)
         async for reports in import_users(runtime, OPERATOR, lines, is_dry_run=dry_run):
             totals.add(reports)
@@ -91,7 +91,7 @@ async def export(console: Console, runtime: Runtime, form: str, with_hashes: boo
         console.note("The file holds password hashes: keep it like a password.")
     columns = [*COLUMNS, "password_hash"] if with_hashes else COLUMNS
     count = 0
-    with nullcontext(sys.stdout) if output == STANDARD else _private(output) as out:
+    with nullcontext(sys.stdout) if output == STANDARD else _private(console, output) as out:
         write = _writer(out, Format(form), columns)
         async for accounts in export_users(runtime, OPERATOR, with_hashes=with_hashes):
             count += len(accounts)
@@ -129,20 +129,24 @@ def _opened(file: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _written(file: str | None) -> Iterator[TextIO | None]:
+def _written(console: Console, file: str | None) -> Iterator[TextIO | None]:
     if file is None:
         yield None
         return
-    with _private(file) as out:
+    with _private(console, file) as out:
         yield out
 
 
 @contextmanager
-def _private(file: str) -> Iterator[TextIO]:
-    """A new file that only its owner can read."""
+def _private(console: Console, file: str) -> Iterator[TextIO]:
+    """A new file that only its owner can read. Asks before it takes the place of another one, whoever made that."""
+    path = Path(file)
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
-        os.fchmod(descriptor, PRIVATE)
+        if path.is_symlink() or path.is_file():
+            console.confirm(f"{file} exists. Replace it?")
+            path.unlink()
+        is_device = path.exists()
+        descriptor = os.open(file, os.O_WRONLY | (0 if is_device else os.O_CREAT | os.O_EXCL), PRIVATE)
     except OSError as error:
         raise Refusal(f"Cannot write {file}: {error.strerror}.", code="unwritable_file") from None
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as out:

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import re
+import threading
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,9 +28,11 @@ ARGON2 = re.compile(r"\$(argon2id|argon2i|argon2d)\$v=19\$m=(\d+),t=(\d+),p=(\d+
 DIGESTS = ("sha1", "sha256", "sha512")
 ARGON2_KINDS: Mapping[str, Any] = {"argon2id": Argon2id, "argon2i": Argon2i, "argon2d": Argon2d}
 LOWEST_BCRYPT, HIGHEST_BCRYPT = 4, 16
-FEWEST_ROUNDS, MOST_ROUNDS = 1_000, 4_000_000
+FEWEST_ROUNDS, MOST_ROUNDS = 1_000, 2_000_000
 MOST_MEMORY_BYTES = 256 * 1024 * 1024
 MOST_PASSES_BYTES = 2 * 1024 * 1024 * 1024
+MOST_PASSES = 64  # each starts its threads anew
+MOST_SCRYPT_WORK = 1 << 22  # N × r × p: about a second
 MOST_LANES = 16
 MOST_SALT_BYTES = 256
 HASH_BYTES = range(16, 129)
@@ -92,6 +95,8 @@ class Pbkdf2:
         if self.digest not in DIGESTS:
             raise HashRefused("PBKDF2 is known with SHA-1, SHA-256 and SHA-512.")
         _bounded("PBKDF2's rounds", self.rounds, FEWEST_ROUNDS, MOST_ROUNDS)
+        blocks = -(-len(self.expected) // hashlib.new(self.digest).digest_size)
+        _bounded("PBKDF2's rounds, for each part of the hash,", self.rounds * blocks, FEWEST_ROUNDS, MOST_ROUNDS)
         _check_lengths(self.salt, self.expected)
         return f"{VERSION}$pbkdf2${self.digest}${self.rounds}${_text(self.salt)}${_text(self.expected)}"
 
@@ -177,7 +182,7 @@ class Argon2:
         """Refused: parameters that are none, or too dear."""
         _bounded("Argon2's lanes", self.lanes, 1, MOST_LANES)
         _bounded("Argon2's memory in KiB", self.memory, 8 * self.lanes, MOST_MEMORY_BYTES // 1024)
-        _bounded("Argon2's passes", self.passes, 1, MOST_PASSES_BYTES // 1024 // self.memory)
+        _bounded("Argon2's passes", self.passes, 1, min(MOST_PASSES, MOST_PASSES_BYTES // 1024 // self.memory))
         _check_lengths(self.salt, self.expected, shortest_salt=8)
         salt, expected = (_text(each).rstrip("=") for each in (self.salt, self.expected))
         return f"${self.kind}$v=19$m={self.memory},t={self.passes},p={self.lanes}${salt}${expected}"
@@ -187,14 +192,20 @@ class Argon2:
         return any(hmac.compare_digest(self._made_of(each), self.expected) for each in _spellings(password))
 
     def _made_of(self, password: bytes) -> bytes:
-        made: bytes = ARGON2_KINDS[self.kind](
+        function = ARGON2_KINDS[self.kind](
             salt=self.salt,
             length=len(self.expected),
             iterations=self.passes,
             lanes=self.lanes,
             memory_cost=self.memory,
-        ).derive(password)
+        )
+        with _ARGON2_TURN:
+            made: bytes = function.derive(password)
         return made
+
+
+_ARGON2_TURN = threading.Lock()
+"""Two at once, each with several lanes, wait for each other's threads for ever: OpenSSL has one pool of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,7 +448,7 @@ def _check_scrypt(n: int, r: int, p: int) -> None:
     _bounded("scrypt's N", n, 2, MOST_MEMORY_BYTES // (128 * r))
     if n & (n - 1):
         raise HashRefused("scrypt's N must be a power of two.")
-    _bounded("scrypt's N × r × p", n * r * p, 1024, MOST_PASSES_BYTES // 128)
+    _bounded("scrypt's N × r × p", n * r * p, 1024, MOST_SCRYPT_WORK)
 
 
 def _check_lengths(salt: bytes, expected: bytes, *, shortest_salt: int = 1) -> None:

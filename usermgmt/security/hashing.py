@@ -227,7 +227,10 @@ class PasswordHasher:
         that one is dearer can be seen from outside.
         """
         started = time.thread_time()
-        matches = foreign.matches(password)
+        try:
+            matches = foreign.matches(password)
+        except MemoryError:
+            raise Overloaded from None
         missing = 1 - (time.thread_time() - started) / self._seconds_alone()
         for step in range(self.cost - 1, LOWEST_COST - 1, -1):
             share = 2.0 ** (step - self.cost)

@@ -1,5 +1,6 @@
 """Who calls: the values that a request is reduced to before any use case sees it."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -73,6 +74,11 @@ class Caller:
         """Whether the caller holds all of these: nobody grants or touches what exceeds their own rights."""
         return self.rights.cover(rights)
 
+
+Renew = Callable[[], Awaitable[Caller]]
+"""Who calls by now: the same caller, with the rights of this moment. Raises when the session has ended or a right that
+the route demands is gone. For what takes longer than a request.
+"""
 
 _ALL_RIGHTS = Rights(permissions=frozenset(Permission))
 _NO_RIGHTS = Rights()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -179,6 +180,11 @@ def sqlite_engine(url: str, *, size: int, timeout: float, immediate: bool) -> As
         pool_timeout=timeout,
         hide_parameters=True,
     )
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def make_private(*_: Any) -> None:  # SQLAlchemy's event passes its own things
+        if path and path != ":memory:":  # a new file is for its owner alone, and so is what SQLite puts beside it
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _: ConnectionPoolEntry) -> None:  # the DBAPI has no common type

@@ -79,7 +79,11 @@ class Loader(Generic[K, V]):
             _fail(batch.values(), DatabaseUnavailable())
             raise
         except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
-            _fail(batch.values(), error)
+            if len(batch) > 1 and not isinstance(error, DatabaseUnavailable):  # one of them cannot be read: which?
+                for key, waiters in batch.items():
+                    await self._read({key: waiters})
+            else:
+                _fail(batch.values(), error)
             return
         for key, waiters in batch.items():
             value = found.get(key)

@@ -20,7 +20,7 @@ from usermgmt.http.access import (
 )
 from usermgmt.http.answers import answer, encode, entity_tag, expected_version, json_response, no_content, versioned
 from usermgmt.http.body import raw_body
-from usermgmt.http.context import caller, client, principal, runtime
+from usermgmt.http.context import caller, client, principal, renewal, runtime
 from usermgmt.http.paging import cursors_of, links, may_lag, read_position
 from usermgmt.http.streams import streamed, wants_stream
 from usermgmt.idempotency.service import (
@@ -116,7 +116,9 @@ async def list_users(query: ListUsers) -> Response:
     digest = list_digest(principal().user_id, *(getattr(query, name) for name in _BOUND_TO_CURSOR))
     position = read_position(query.cursor, digest)
     if wants_stream():
-        batches = service.stream_users(runtime(), caller(), query.filters(), order=query.sort, may_lag=may_lag())
+        batches = service.stream_users(
+            runtime(), caller(), query.filters(), order=query.sort, may_lag=may_lag(), renew=renewal()
+        )
         return streamed(_documents(query, batches))
     return _page_answer(query, await _page(query, position), digest)
 

@@ -24,7 +24,7 @@ from usermgmt.roles import queries as role_queries
 from usermgmt.roles import service as roles
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import email_key, prefix_key, username_key
-from usermgmt.security.principal import Caller
+from usermgmt.security.principal import Caller, Renew
 from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.storage.pages import Page, Position, page_of
 from usermgmt.storage.within import find_within
@@ -171,9 +171,18 @@ async def list_users(
 
 
 async def stream_users(
-    runtime: Runtime, caller: Caller, filters: Filters, *, order: Order, may_lag: bool = False
+    runtime: Runtime,
+    caller: Caller,
+    filters: Filters,
+    *,
+    order: Order,
+    may_lag: bool = False,
+    renew: Renew | None = None,
 ) -> AsyncIterator[Sequence[UserView]]:
-    """Every account that `users:read` reaches, in order, in batches; no connection is held between two batches."""
+    """Every account that `users:read` reaches, in order, in batches; no connection is held between two batches.
+
+    `renew` tells before each further batch what the caller may see by then; what it raises ends the list.
+    """
     position: Position | None = None
     while True:
         found = await list_users(
@@ -190,6 +199,7 @@ async def stream_users(
         position = found.page.next
         if position is None:
             return
+        caller = await renew() if renew is not None else caller
 
 
 async def _counted(runtime: Runtime, filters: Filters, page: Page[UserView], count: Count) -> UserPage:
