@@ -208,6 +208,10 @@ async def test_a_stream_ends_with_the_session_of_who_reads_it(
         return found
 
     monkeypatch.setattr(users, "list_users", once)
-    answer = await admin.get("/api/users", headers={"Accept": "application/x-ndjson"})
-    with pytest.raises(SessionEnded):
+
+    async def read() -> None:
+        answer = await admin.get("/api/users", headers={"Accept": "application/x-ndjson"})
         await answer.get_data()
+
+    with pytest.raises(SessionEnded):
+        await read()
