@@ -1,5 +1,6 @@
 """A server to measure: PostgreSQL from its wheel or a SQLite file, accounts, and `usermgmt serve` as a process."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+import asyncpg
 
 from tests.servers import PostgreSQL, free_port
 
@@ -108,6 +111,16 @@ def prepare(environ: Mapping[str, str], users: int) -> None:
         *([("seed", "--users", str(users), "--password-stdin")] if users else []),
     ):
         subprocess.run([PROGRAM, *words], env=dict(environ), input=PASSWORD.encode(), check=True, capture_output=True)
+    url = environ["USERMGMT_DATABASE__URL"]
+    if not url.startswith("sqlite"):
+        asyncio.run(_vacuum(url))
+
+
+async def _vacuum(url: str) -> None:
+    """What autovacuum does within a minute: without it plans are made without knowing the tables."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("VACUUM (ANALYZE)")
+    await connection.close()
 
 
 @contextmanager
