@@ -116,10 +116,7 @@ async def list_users(query: ListUsers) -> Response:
     digest = list_digest(principal().user_id, *(getattr(query, name) for name in _BOUND_TO_CURSOR))
     position = read_position(query.cursor, digest)
     if wants_stream():
-        batches = service.stream_users(
-            runtime(), caller(), query.filters(), order=query.sort, may_lag=may_lag(), renew=renewal()
-        )
-        return streamed(_documents(query, batches))
+        return streamed(_documents(query, _batches(query)))
     return _page_answer(query, await _page(query, position), digest)
 
 
@@ -340,6 +337,12 @@ async def _page(query: ListUsers, position: Position | None) -> UserPage:
         limit=query.limit,
         count=query.count,
         may_lag=may_lag(),
+    )
+
+
+def _batches(query: ListUsers) -> AsyncIterator[Sequence[UserView]]:
+    return service.stream_users(
+        runtime(), caller(), query.filters(), order=query.sort, may_lag=may_lag(), renew=renewal()
     )
 
 
