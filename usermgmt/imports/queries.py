@@ -60,12 +60,15 @@ async def list_owners(session: AsyncSession, names: Sequence[str]) -> dict[str, 
     return {name: user_id for name, user_id in found}  # noqa: C416 - rows are no pairs to the type checker
 
 
-async def list_known_ids(session: AsyncSession, ids: Sequence[UUID]) -> set[UUID]:
-    """Those of the ids that an account has, deleted ones included, or had before it was erased: its record is kept."""
+async def list_known_ids(session: AsyncSession, ids: Sequence[UUID], *, with_erased: bool) -> set[UUID]:
+    """Those of the ids that an account has, deleted ones included; `with_erased` also those that one had before it was
+    erased, since its record is kept.
+    """
     if not ids:
         return set()
+    has = select(User.id).where(User.id.in_(ids))
     had = select(AuditEvent.owner_id).where(AuditEvent.owner_id.in_(ids))
-    return set((await session.scalars(union(select(User.id).where(User.id.in_(ids)), had))).all())
+    return set((await session.scalars(union(has, had) if with_erased else has)).all())
 
 
 async def insert_accounts(

@@ -219,7 +219,11 @@ class _Batch:
         async with self._runtime.database.read() as session:
             owners: dict[str, object] = dict(await queries.list_owners(session, names))
             ids: set[object] = set(
-                await queries.list_known_ids(session, [row.user_id for row in self._rows.values() if row.user_id])
+                await queries.list_known_ids(
+                    session,
+                    [row.user_id for row in self._rows.values() if row.user_id],
+                    with_erased=not self._caller.is_operator,  # who may bring back what was exported
+                )
             )
         new: dict[int, Row] = {}
         for number, row in self._rows.items():

@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -183,8 +184,12 @@ def sqlite_engine(url: str, *, size: int, timeout: float, immediate: bool) -> As
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def make_private(*_: Any) -> None:  # SQLAlchemy's event passes its own things
-        if path and path != ":memory:":  # a new file is for its owner alone, and so is what SQLite puts beside it
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        if not path or path == ":memory:":
+            return
+        # A new file is for its owner alone, and so is what SQLite puts beside it. One that exists is not opened:
+        # closing it would drop the locks that SQLite holds on it in this process.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _: ConnectionPoolEntry) -> None:  # the DBAPI has no common type
