@@ -19,6 +19,7 @@ from usermgmt.settings import Settings
 MOST_OBJECTS_A_REQUEST = 0.5
 ROUND = 100
 WARM_UP_ROUNDS = 3
+SETTLED_SECONDS = 1.5  # what waits for the rest of a body, or for a last word, has ended by then
 ROUNDS = 8
 """Of about a hundred requests each: many more would find half an object a request no better."""
 
@@ -38,6 +39,7 @@ async def test_requests_leave_no_objects_behind(settings: Settings):  # M16
             for number in range(WARM_UP_ROUNDS + ROUNDS):
                 await _mixed_requests(port, ada, admin)
                 if number >= WARM_UP_ROUNDS and number % 2:
+                    await asyncio.sleep(SETTLED_SECONDS)
                     gc.collect()
                     grown.append(len(gc.get_objects()))
 
