@@ -27,7 +27,7 @@ SLICES = (
     "maintenance",
     "root_secrets",
 )
-SHARED = ("http", "security", "storage", "telemetry")
+SHARED = ("http", "security", "settings", "storage", "telemetry")
 
 # what a slice may call, the lower slices; audit, idempotency and signing_keys stand on nothing but audit
 BELOW: dict[str, tuple[str, ...]] = {
@@ -66,7 +66,7 @@ ANY_SHARED = (
     "identifiers",
     "clock",
     "settings",
-    "settings_values",
+    "settings.values",
     "security.*",
     "storage.*",
     "runtime",
@@ -266,7 +266,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "uuid_utils": ("identifiers",),
     "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "users.list_statements", "users.reads",
                    "groups.reach", "roles.held", "*.service", "users.changes",
-                   "audit.seals", "audit.verification", "operator.*", "settings_values", "extending"),
+                   "audit.seals", "audit.verification", "operator.*", "settings.values", "extending"),
     "asyncpg": ("storage.faults", "storage.engines", "storage.rows", "storage.bulk", "storage.vigil", "operator.*"),
     "aiosqlite": ("storage.database",),
     "pydantic": ("http.*", "*.schemas", "settings*", "operator.*"),
@@ -420,11 +420,14 @@ def test_every_folder_is_a_slice_or_shared():
     assert folders - {"operator", "migrations"} == {*SLICES, *SHARED}
 
 
-def test_an_init_holds_nothing_but_the_version():
+def test_an_init_holds_nothing_but_the_version_and_the_names_of_the_settings():
     for path in PACKAGE.rglob("__init__.py"):
         code = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if not isinstance(node, ast.Expr)]
-        expected = ["__version__"] if path.parent == PACKAGE else []
-        assert [ast.unparse(node).partition(" ")[0] for node in code] == expected, path
+        # one module a subject inside, one place to name them from outside
+        of_settings = ["__all__"] if path.parent == PACKAGE / "settings" else []
+        expected = ["__version__"] if path.parent == PACKAGE else of_settings
+        held = [node for node in code if not (of_settings and isinstance(node, ast.ImportFrom))]
+        assert [ast.unparse(node).partition(" ")[0] for node in held] == expected, path
 
 
 # What each kind of file holds

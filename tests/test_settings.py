@@ -11,9 +11,10 @@ import pytest
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from usermgmt.settings import Settings, load_settings
-from usermgmt.settings_report import common_problems, describe, production_problems, render_default_toml
-from usermgmt.settings_sources import SettingsError, SettingsProblem
-from usermgmt.settings_values import Budget, Duration, masked_url
+from usermgmt.settings.problems import common_problems, production_problems
+from usermgmt.settings.report import describe, render_default_toml
+from usermgmt.settings.sources import SettingsError, SettingsProblem
+from usermgmt.settings.values import Budget, Duration, masked_url
 
 COMMITTED = Path(__file__).parent.parent / "settings.toml"
 GOOD_KEY = "mD3zq8Vw1Xk5Jr0tYb7uNc2LfHs9Pa4E"

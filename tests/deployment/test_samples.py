@@ -16,7 +16,7 @@ import yaml
 from tests.deployment.programs import DEPLOY, found
 from tests.operator.conftest import PROGRAM
 from usermgmt.settings import load_settings
-from usermgmt.settings_sources import SettingsError
+from usermgmt.settings.sources import SettingsError
 
 KUBERNETES = ("1.27", "1.36")
 UNITS = ("usermgmt.service", "usermgmt@.service", "usermgmt-migrate.service")

@@ -10,8 +10,8 @@ from tests.http import faults
 from tests.people import Person, Server
 from tests.walks import routes_of
 from usermgmt.http.cross_origin import ALLOWED_HEADERS, EXPOSED_HEADERS, METHODS
-from usermgmt.settings_report import common_problems
-from usermgmt.settings_sources import SettingsError
+from usermgmt.settings.problems import common_problems
+from usermgmt.settings.sources import SettingsError
 
 ORIGIN = "https://app.example"
 ANOTHER = "http://localhost:3000"

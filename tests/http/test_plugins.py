@@ -15,7 +15,7 @@ from usermgmt import extending
 from usermgmt.app import MarksMissing, create_app
 from usermgmt.http.openapi import document
 from usermgmt.http.plugins import PluginRefused
-from usermgmt.settings_sources import SettingsError
+from usermgmt.settings.sources import SettingsError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
 HANDLER = """

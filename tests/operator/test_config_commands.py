@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import SECRET
 from tests.operator.conftest import CommandLine
 from usermgmt.settings import Settings
-from usermgmt.settings_report import render_default_toml
+from usermgmt.settings.report import render_default_toml
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.snapshots import refuse_pooler, require_file
 from usermgmt.operator.workplace import opened
 from usermgmt.settings import DatabaseSettings, Settings
-from usermgmt.settings_values import masked_url
+from usermgmt.settings.values import masked_url
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

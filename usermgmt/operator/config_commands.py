@@ -8,7 +8,8 @@ import click
 from usermgmt.operator.configuration import operator_settings, production_settings, reason_of, unfit
 from usermgmt.operator.console import Console, Refusal
 from usermgmt.operator.grammar import command, pass_console
-from usermgmt.settings_report import common_problems, describe, render_default_toml
+from usermgmt.settings.problems import common_problems
+from usermgmt.settings.report import describe, render_default_toml
 
 SECRET_BYTES = 48
 

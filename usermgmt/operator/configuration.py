@@ -6,8 +6,8 @@ from pathlib import Path
 
 from usermgmt.operator.console import Console, Exit, Reason, Refusal
 from usermgmt.settings import Settings, load_settings
-from usermgmt.settings_report import production_problems
-from usermgmt.settings_sources import SettingsError, SettingsProblem
+from usermgmt.settings.problems import production_problems
+from usermgmt.settings.sources import SettingsError, SettingsProblem
 
 SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file
 

@@ -20,7 +20,7 @@ from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.snapshots import refuse_pooler, require_file
 from usermgmt.operator.workplace import opened
 from usermgmt.settings import DatabaseSettings, Settings
-from usermgmt.settings_values import DatabaseUrl, ReplicaUrl, masked_url
+from usermgmt.settings.values import DatabaseUrl, ReplicaUrl, masked_url
 
 
 @command()

@@ -14,7 +14,7 @@ from usermgmt.operator.configuration import unfit
 from usermgmt.operator.console import Reason, Refusal, cause_of
 from usermgmt.operator.migrations import SchemaState
 from usermgmt.settings import DatabaseSettings
-from usermgmt.settings_values import masked_url
+from usermgmt.settings.values import masked_url
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 5.0

@@ -13,7 +13,7 @@ from usermgmt.operator import migrations
 from usermgmt.operator.doctor_findings import Checklist, Finding, error, note, ok, warning
 from usermgmt.operator.doctor_installation import Installation, Needs
 from usermgmt.schema import metadata
-from usermgmt.settings_values import masked_url
+from usermgmt.settings.values import masked_url
 
 RESTORE = "Restore it from a backup, or take the statement from the migration that made it."
 

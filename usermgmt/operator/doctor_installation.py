@@ -16,8 +16,8 @@ from usermgmt.operator.configuration import SECRET_FILE
 from usermgmt.operator.console import cause_of
 from usermgmt.operator.migrations import SchemaState
 from usermgmt.settings import Settings, load_settings
-from usermgmt.settings_report import common_problems, production_problems
-from usermgmt.settings_sources import CONFIG_VARIABLE, DEFAULT_CONFIG, SettingsError, SettingsProblem
+from usermgmt.settings.problems import common_problems, production_problems
+from usermgmt.settings.sources import CONFIG_VARIABLE, DEFAULT_CONFIG, SettingsError, SettingsProblem
 from usermgmt.storage.database import Database
 
 

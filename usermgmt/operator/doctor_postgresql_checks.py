@@ -5,7 +5,7 @@ from typing import Any
 
 from usermgmt.operator.doctor_findings import Checklist, Finding, error, note, ok, warning
 from usermgmt.operator.doctor_installation import Installation, Needs
-from usermgmt.settings_values import DatabaseUrl, ReplicaUrl, masked_url
+from usermgmt.settings.values import DatabaseUrl, ReplicaUrl, masked_url
 from usermgmt.storage.database import Database
 
 OLDEST = 14

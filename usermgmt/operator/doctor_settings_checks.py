@@ -13,9 +13,9 @@ from usermgmt.operator.doctor_findings import Checklist, Finding, Severity, coun
 from usermgmt.operator.doctor_installation import Installation
 from usermgmt.operator.startup import plugin_reasons
 from usermgmt.settings import Settings, declared_fields
-from usermgmt.settings_report import SHORTEST_KEY
-from usermgmt.settings_sources import SettingsProblem
-from usermgmt.settings_values import DatabaseUrl, masked_url
+from usermgmt.settings.problems import SHORTEST_KEY
+from usermgmt.settings.sources import SettingsProblem
+from usermgmt.settings.values import DatabaseUrl, masked_url
 
 SHORTEST_PASSWORD = 8  # NIST SP 800-63B, section 5.1.1.1
 SHORTEST_TOKEN = 16

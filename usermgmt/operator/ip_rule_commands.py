@@ -20,7 +20,7 @@ from usermgmt.operator.workplace import on_runtime
 from usermgmt.runtime import Runtime
 from usermgmt.security.address import canonical_address
 from usermgmt.security.principal import OPERATOR
-from usermgmt.settings_values import Duration
+from usermgmt.settings.values import Duration
 
 COLUMNS = ("id", "action", "network", "subject", "mode", "expires_at", "hits", "note")
 

@@ -26,8 +26,8 @@ from usermgmt.operator.supervisor import Supervisor
 from usermgmt.permissions import ADMIN
 from usermgmt.security.principal import OPERATOR
 from usermgmt.settings import Settings
-from usermgmt.settings_report import common_problems
-from usermgmt.settings_sources import SettingsError
+from usermgmt.settings.problems import common_problems
+from usermgmt.settings.sources import SettingsError
 from usermgmt.telemetry.logs import configure_logs
 from usermgmt.users import service as users
 from usermgmt.users.lists import Count, Filters, Order

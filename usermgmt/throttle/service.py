@@ -21,7 +21,7 @@ from usermgmt.errors import Overloaded, TooMany, Unavailable
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller, Client
 from usermgmt.security.secrets import Purpose
-from usermgmt.settings_values import Budget
+from usermgmt.settings.values import Budget
 from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.telemetry import metrics
 from usermgmt.throttle import queries
