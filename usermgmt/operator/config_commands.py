@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from usermgmt.operator.configuration import operator_settings, production_settings, reason_of, unfit
+from usermgmt.operator.configuration import operator_settings, production_settings, reason_of, tell_farewells, unfit
 from usermgmt.operator.console import Console, Refusal
 from usermgmt.operator.grammar import command, pass_console
+from usermgmt.settings import Settings
 from usermgmt.settings.problems import common_problems
 from usermgmt.settings.report import describe, render_default_toml
 
@@ -35,14 +36,22 @@ def init(console: Console, path: Path) -> None:
 @click.option("--production", is_flag=True, help="Apply the rules of production too.")
 @pass_console
 def check(console: Console, production: bool) -> None:
-    """List everything that is wrong with the settings; exit code 78 if anything is. Asks nothing of the database."""
+    """List everything that is wrong with the settings; exit code 78 if anything is. Asks nothing of the database.
+
+    What the next release no longer understands is a warning.
+    """
+    settings: Settings | None
     if production:
-        _, reasons = production_settings(config=console.config)
+        settings, reasons = production_settings(config=console.config)
+        if settings is not None:
+            tell_farewells(console, settings)
     else:
-        reasons = [reason_of(problem) for problem in common_problems(operator_settings(console))]
-    if reasons:
+        settings = operator_settings(console)
+        reasons = [reason_of(problem) for problem in common_problems(settings)]
+    if reasons or settings is None:
         raise unfit(reasons)
-    console.show({"problems": []}, "Nothing is wrong with the settings.")
+    warnings = [{"where": each.key, "message": f"{each.message} ({each.origin})"} for each in settings.farewells]
+    console.show({"problems": [], "warnings": warnings}, "Nothing is wrong with the settings.")
 
 
 @command()

@@ -4,12 +4,16 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import structlog
+
 from usermgmt.operator.console import Console, Exit, Reason, Refusal
 from usermgmt.settings import Settings, load_settings
 from usermgmt.settings.problems import production_problems
 from usermgmt.settings.sources import SettingsError, SettingsProblem
 
 SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file
+
+log = structlog.get_logger("usermgmt.start")
 
 
 def operator_settings(console: Console, flags: Mapping[str, object] | None = None) -> Settings:
@@ -23,7 +27,20 @@ def operator_settings(console: Console, flags: Mapping[str, object] | None = Non
             settings = load_settings(config=console.config, flags=flags, development=True)
     except SettingsError as error:
         raise unusable(error.problems) from None
+    tell_farewells(console, settings)
     return settings
+
+
+def tell_farewells(console: Console, settings: Settings) -> None:
+    """Warn of what the next release no longer understands."""
+    for farewell in settings.farewells:
+        console.note(f"Warning: {farewell}")
+
+
+def log_farewells(settings: Settings) -> None:
+    """Warn of what the next release no longer understands, in the log."""
+    for farewell in settings.farewells:
+        log.warning("setting_is_going", setting=farewell.key, reason=farewell.message, origin=farewell.origin)
 
 
 def production_settings(

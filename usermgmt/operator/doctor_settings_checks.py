@@ -42,6 +42,16 @@ async def settings_are_valid(installation: Installation) -> AsyncIterator[Findin
         yield ok(f"Nothing is wrong with the settings ({used}{mode}).")
 
 
+@check("settings.going")
+async def settings_outlive_this_release(installation: Installation) -> AsyncIterator[Finding]:
+    """No setting is given under a former name, and none is used that the next release no longer has."""
+    farewells = installation.settings.farewells
+    for farewell in farewells:
+        yield warning(str(farewell), "Change it where it comes from, before the next release.")
+    if not farewells:
+        yield ok("Every setting is given under the name that it keeps.")
+
+
 @check("settings.plugins")
 async def plugins_can_be_served(installation: Installation) -> AsyncIterator[Finding]:
     """Every plugin can be imported, and obeys what it must."""

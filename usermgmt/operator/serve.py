@@ -17,7 +17,7 @@ from usermgmt import __version__
 from usermgmt.operator import server as serving
 from usermgmt.operator import service_manager
 from usermgmt.operator.addresses import local_url
-from usermgmt.operator.configuration import production_settings, reason_of, unfit, unusable
+from usermgmt.operator.configuration import log_farewells, production_settings, reason_of, unfit, unusable
 from usermgmt.operator.console import Console, Reason
 from usermgmt.operator.development import Banner, development_settings
 from usermgmt.operator.grammar import command, pass_console
@@ -88,6 +88,7 @@ def serve(
     start = Start(console, is_development, flags)
     settings = serving.run(lambda: _settings(start))
     configure_logs(settings.logs)
+    log_farewells(settings)
     if settings.server.workers > 1:
         _supervise(start, settings)
     else:

@@ -16,7 +16,7 @@ from usermgmt.http import plugins
 from usermgmt.http.plugins import PluginRefused
 from usermgmt.operator import migrations
 from usermgmt.operator.bootstrap import MadeAdmin, has_active_admin, make_configured_admin, make_generated_admin
-from usermgmt.operator.configuration import production_settings, unfit
+from usermgmt.operator.configuration import log_farewells, production_settings, unfit
 from usermgmt.operator.connections import limit_connections
 from usermgmt.operator.console import Exit, Reason, Refusal, tell_refusal
 from usermgmt.operator.database_state import await_database, faults_told, schema_reason
@@ -86,6 +86,7 @@ def application() -> Quart:
         tell_refusal(unfit(reasons), is_json=False)
         sys.exit(Exit.CONFIGURATION)
     configure_logs(settings.logs)
+    log_farewells(settings)
     limit_connections(settings.server)  # each worker process of Hypercorn comes here before it takes a connection
     app = built(settings)
 

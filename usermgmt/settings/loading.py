@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from usermgmt.settings.going import clashes, farewells, former_names
 from usermgmt.settings.sources import (
     Layers,
     SettingsError,
@@ -17,7 +18,7 @@ from usermgmt.settings.sources import (
     add_flags,
     add_value_file,
 )
-from usermgmt.settings.whole import SECTIONS, Settings
+from usermgmt.settings.whole import SECTIONS, Settings, Sources, declared_fields
 
 ALIASES = {
     "USERMGMT_SECRET_KEYS": "USERMGMT_SECRET__KEYS",
@@ -44,12 +45,14 @@ def load_settings(
     process is read. Writes nothing. Raises SettingsError with every problem of every source at once.
     """
     environ = os.environ if environ is None else environ
-    layers = Layers(known={name: list(kind.model_fields) for name, kind in SECTIONS.items()}, aliases=ALIASES)
+    known = {name: list(kind.model_fields) for name, kind in SECTIONS.items()}
+    layers = Layers(known, ALIASES, former_names(declared_fields()))
     add_flags(layers, flags or {})
     add_environment(layers, environ)
     add_config(layers, config, environ=environ)
     if development:
         _add_development(layers)
+    layers.problems += clashes(layers)
     settings, problems = _validated(layers)
     if settings is None or problems:
         raise SettingsError(problems, rest=settings or _validated_rest(layers, problems))
@@ -73,7 +76,8 @@ def _validated(layers: Layers) -> tuple[Settings | None, list[SettingsProblem]]:
         section, _, name = key.partition(".")
         written[section][name] = value
     try:
-        return Settings.model_validate(written, context=layers.origins), layers.problems
+        context = Sources(layers.origins, tuple(farewells(layers, declared_fields())))
+        return Settings.model_validate(written, context=context), layers.problems
     except ValidationError as error:
         return None, [*layers.problems, *(_problem(layers, details) for details in error.errors())]
 

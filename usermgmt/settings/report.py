@@ -7,6 +7,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from usermgmt.settings.going import Formerly, Leaving
 from usermgmt.settings.kinds import Section
 from usermgmt.settings.sources import variable
 from usermgmt.settings.values import Between, DatabaseUrl, masked_url
@@ -56,11 +57,12 @@ def _shown(value: object) -> str:
 
 
 def _documented(declared: FieldInfo) -> str:
-    """The description, with the range or the choices that the type knows."""
+    """The description, with the range or the choices that the type knows, and what is going of it."""
     ranges = [f" From {limit}." for limit in declared.metadata if isinstance(limit, Between)]
     is_choice = get_origin(declared.annotation) is Literal
     choices = [f" One of {', '.join(get_args(declared.annotation))}."] if is_choice else []
-    return "".join([declared.description or "", *ranges, *choices])
+    going = [f" {mark}" for mark in declared.metadata if isinstance(mark, Formerly | Leaving)]
+    return "".join([declared.description or "", *ranges, *choices, *going])
 
 
 def render_default_toml() -> str:

@@ -52,17 +52,30 @@ class Layers:
     known: Known
     aliases: Mapping[str, str]
     """Further variables, and the variable that each stands for."""
+    former: Mapping[str, str] = field(default_factory=dict)
+    """Names that keys had before, and the key that each stands for."""
     values: dict[str, object] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     problems: list[SettingsProblem] = field(default_factory=list)
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Under which names the environment and the file give each key, and where the strongest of them does."""
 
-    def offer(self, key: str, value: object, *, origin: str) -> None:
-        """Take `value`, unless a stronger layer has one. An unknown key is a problem."""
-        section, _, name = key.partition(".")
-        if name not in self.known.get(section, ()):
-            self.refuse_unknown(key, origin, nearest_key(section, name, known=self.known))
+    def offer(self, name: str, value: object, *, origin: str) -> None:
+        """Take `value`, unless a stronger layer has one. An unknown name is a problem."""
+        key = self.key_of(name)
+        section, _, last = key.partition(".")
+        if last not in self.known.get(section, ()):
+            self.refuse_unknown(key, origin, nearest_key(section, last, known=self.known))
         elif key not in self.values:
             self.values[key], self.origins[key] = value, origin
+
+    def key_of(self, name: str) -> str:
+        """The key that a name stands for: itself, unless it is a former one."""
+        return self.former.get(name, name)
+
+    def note_name(self, name: str, origin: str) -> None:
+        """Note that somebody wrote this name, whether or not its value is the one that counts."""
+        self.names.setdefault(self.key_of(name), {}).setdefault(name, origin)
 
     def refuse(self, key: str, origin: str, *, message: str) -> None:
         """Note a problem."""
@@ -75,9 +88,12 @@ class Layers:
 
 def add_flags(layers: Layers, flags: Mapping[str, object]) -> None:
     """Add what the command line says; a flag that is None was not given."""
-    for key, value in flags.items():
+    for name, value in flags.items():
         if value is not None:
-            layers.offer(key, value, origin=f"flag --{key.rpartition('.')[2].replace('_', '-')}")
+            origin = f"flag --{name.rpartition('.')[2].replace('_', '-')}"
+            if name in layers.former:
+                layers.note_name(name, origin)
+            layers.offer(name, value, origin=origin)
 
 
 def add_environment(layers: Layers, environ: Mapping[str, str]) -> None:
@@ -92,25 +108,27 @@ def add_environment(layers: Layers, environ: Mapping[str, str]) -> None:
             layers.refuse(table[name], f"environment {alias}", message=f"set {alias} or {name}, not both")
     for name, value in mine.items():
         if name in table and not name.endswith(FILE_SUFFIX):
+            layers.note_name(table[name], f"environment {name}")
             layers.offer(table[name], value, origin=f"environment {name}")
     for name, value in mine.items():
         if name in table and name.endswith(FILE_SUFFIX):
+            layers.note_name(table[name], f"environment {name}")
             origin = f"file {value} named by {name}"
             add_value_file(layers, table[name], path=Path(value), origin=origin, named_by=f"environment {name}")
 
 
-def add_value_file(layers: Layers, key: str, *, path: Path, origin: str, named_by: str = "") -> None:
+def add_value_file(layers: Layers, name: str, *, path: Path, origin: str, named_by: str = "") -> None:
     """Add the content of a file without its trailing line break, unless a stronger layer has the key.
 
     A file that nothing named may be missing. A problem tells `named_by`, not the path, which may be a secret.
     """
-    if key in layers.values:
+    if layers.key_of(name) in layers.values:
         return
     try:
-        layers.offer(key, read_text(path).rstrip("\r\n"), origin=origin)
+        layers.offer(name, read_text(path).rstrip("\r\n"), origin=origin)
     except ValueError as error:
         if named_by or not _is_missing(error):
-            layers.refuse(key, named_by or origin, message=f"its file {error}")
+            layers.refuse(layers.key_of(name), named_by or origin, message=f"its file {error}")
 
 
 def add_config(layers: Layers, config: Path | None, *, environ: Mapping[str, str]) -> None:
@@ -130,17 +148,19 @@ def add_config(layers: Layers, config: Path | None, *, environ: Mapping[str, str
 
 
 def _add_document(layers: Layers, document: Mapping[str, object], *, path: Path) -> None:
+    sections = {*layers.known, *(name.partition(".")[0] for name in layers.former)}
     for section, content in document.items():
         origin = f"{path} [{section}]"
-        if section in layers.known and not isinstance(content, dict):
+        if section in sections and not isinstance(content, dict):
             layers.refuse(section, str(path), message=f"must be a section, [{section}]")
         elif not isinstance(content, dict):
             layers.refuse_unknown(section, str(path), nearest_key("", section, known=layers.known))
-        elif section not in layers.known:
+        elif section not in sections:
             near = get_close_matches(section, layers.known, n=1)
             layers.refuse_unknown(section, origin, f"[{near[0]}]" if near else None)
         else:
             for key, value in content.items():
+                layers.note_name(f"{section}.{key}", f"{origin} {key}")
                 layers.offer(f"{section}.{key}", value, origin=f"{origin} {key}")
 
 
@@ -173,10 +193,9 @@ def nearest_key(section: str, name: str, *, known: Known) -> str | None:
 
 
 def _variables(layers: Layers) -> dict[str, str]:
-    """Every variable that may be set, and the key it belongs to."""
-    table = {
-        variable(f"{section}.{name}"): f"{section}.{name}" for section in layers.known for name in layers.known[section]
-    }
+    """Every variable that may be set, and the name it stands for."""
+    keys = [f"{section}.{name}" for section in layers.known for name in layers.known[section]]
+    table = {variable(name): name for name in (*keys, *layers.former)}
     table |= {name + FILE_SUFFIX: key for name, key in table.items()}
     return table | {alias: table[name] for alias, name in layers.aliases.items()}
 

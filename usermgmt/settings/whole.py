@@ -1,6 +1,7 @@
 """All settings together."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from pydantic import PrivateAttr
 from pydantic.fields import FieldInfo
@@ -17,8 +18,17 @@ from usermgmt.settings.database import DatabaseSettings
 from usermgmt.settings.kinds import Section
 from usermgmt.settings.records import AuditSettings, RetentionSettings
 from usermgmt.settings.server import ServerSettings
+from usermgmt.settings.sources import SettingsProblem
 from usermgmt.settings.telemetry import ErrorsSettings, LogsSettings, MetricsSettings, TracingSettings
 from usermgmt.settings.web import CorsSettings, DocsSettings, PluginsSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What is known of where values came from: the origin of each that was given, and what is warned of."""
+
+    origins: Mapping[str, str]
+    farewells: tuple[SettingsProblem, ...] = ()
 
 
 class Settings(Section):
@@ -45,17 +55,22 @@ class Settings(Section):
     docs: DocsSettings = DocsSettings()
     plugins: PluginsSettings = PluginsSettings()
 
-    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _sources: Sources = PrivateAttr(default=Sources({}))
 
     def model_post_init(self, context: object, /) -> None:
-        """Take the origins, which `load_settings` passes as the context of validation."""
-        if isinstance(context, dict):
-            self._origins.update(context)
+        """Take the sources, which `load_settings` passes as the context of validation."""
+        if isinstance(context, Sources):
+            self._sources = context
 
     @property
     def origins(self) -> Mapping[str, str]:
         """Where the value of each `section.key` came from."""
-        return {key: self._origins.get(key, "default") for key, _ in declared_fields()}
+        return {key: self._sources.origins.get(key, "default") for key, _ in declared_fields()}
+
+    @property
+    def farewells(self) -> tuple[SettingsProblem, ...]:
+        """What works in this release and no longer in the next: former names, and settings that go."""
+        return self._sources.farewells
 
 
 SECTIONS: dict[str, type[Section]] = {name: type(field.default) for name, field in Settings.model_fields.items()}
