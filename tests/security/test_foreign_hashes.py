@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.people import PASSWORD, Server
-from usermgmt.security.foreign_hashes import HashRefused, parsed, recognised
+from usermgmt.security.foreign_hashes import HashRefused, parsed
+from usermgmt.security.foreign_spellings import recognised
 from usermgmt.security.hashing import PasswordHasher
 
 SALT = b"saltsalt"

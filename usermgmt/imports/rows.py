@@ -8,7 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from usermgmt.errors import FieldError, ValidationFailed
-from usermgmt.security.foreign_hashes import HashRefused, recognised
+from usermgmt.security.foreign_hashes import HashRefused
+from usermgmt.security.foreign_spellings import recognised
 from usermgmt.security.names import InvalidName, display_name_problem, email_key, prefix_key, username_key
 from usermgmt.security.password_policy import PasswordPolicy
 from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status
