@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from usermgmt.clock import Clock, SystemClock
-from usermgmt.security.hashing import PasswordHasher
+from usermgmt.security.hash_pool import HashPool
+from usermgmt.security.hashing import PasswordHasher, expected_seconds
 from usermgmt.security.keys import KeyRing
 from usermgmt.security.password_policy import PasswordPolicy
 from usermgmt.security.rule_book import Hits, RuleBook
@@ -68,12 +69,15 @@ def build_runtime(settings: Settings, *, clock: Clock | None = None) -> Runtime:
         hasher=PasswordHasher(
             cost=passwords.bcrypt_cost,
             peppers=[(key.key_id, key.key) for key in secrets.all(Purpose.PASSWORD_PEPPER)],
-            workers=passwords.hash_workers,
-            nice=passwords.hash_nice,
-            max_wait=passwords.hash_queue,
-            observe=metrics.observe_hash,
-            observe_refusal=metrics.hash_refused.inc,
-            around=tracing.hashing,
+            pool=HashPool(
+                seconds=expected_seconds(passwords.bcrypt_cost),
+                workers=passwords.hash_workers,
+                nice=passwords.hash_nice,
+                max_wait=passwords.hash_queue,
+                observe=metrics.observe_hash,
+                observe_refusal=metrics.hash_refused.inc,
+                around=tracing.hashing,
+            ),
         ),
         password_policy=PasswordPolicy(
             min_length=passwords.min_length,

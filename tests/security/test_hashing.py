@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from usermgmt.errors import Overloaded
 from usermgmt.security import hashing
+from usermgmt.security.hash_pool import HashPool
 from usermgmt.security.hashing import PasswordHasher
 
 PEPPERS = [("newer", b"n" * 32), ("older", b"o" * 32)]
@@ -49,7 +50,8 @@ def make() -> Iterator[Make]:
     made: list[PasswordHasher] = []
 
     def hasher(*, cost: int = 4, peppers: list[tuple[str, bytes]] = PEPPERS, **options: object) -> PasswordHasher:
-        made.append(PasswordHasher(cost=cost, peppers=peppers, **options))  # type: ignore[arg-type]  # as given
+        pool = HashPool(seconds=hashing.expected_seconds(cost), **options)  # type: ignore[arg-type]  # as given
+        made.append(PasswordHasher(cost=cost, peppers=peppers, pool=pool))
         return made[-1]
 
     yield hasher
@@ -118,7 +120,7 @@ def test_a_password_is_verified_whole_and_as_typed(make: Make, stored, presented
 @settings(max_examples=150, deadline=None)
 @given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
 def test_what_differs_after_the_72nd_byte_differs(one: str, other: str):  # P2
-    hasher = PasswordHasher(cost=4, peppers=PEPPERS, workers=1)
+    hasher = PasswordHasher(cost=4, peppers=PEPPERS, pool=HashPool(seconds=hashing.expected_seconds(4), workers=1))
     stored = hasher.hash_now(FIRST_72 + one)
     same = hashing._normalised(one) == hashing._normalised(other)
     assert hasher._verify_now(FIRST_72 + one, stored).matches
@@ -224,7 +226,7 @@ def blocked(hasher: PasswordHasher) -> Iterator[threading.Event]:
         release.wait()
 
     async def begin() -> list[asyncio.Task[None]]:
-        return [asyncio.create_task(hasher._run(occupy)) for _ in range(hasher.workers)]
+        return [asyncio.create_task(hasher.pool.run(occupy)) for _ in range(hasher.workers)]
 
     loop = asyncio.new_event_loop()
     try:
@@ -304,7 +306,7 @@ def test_a_caller_who_goes_away_during_the_hash_leaves_the_counts_right(make: Ma
         release.wait()
 
     async def leave() -> None:
-        task = asyncio.create_task(hasher._run(job))
+        task = asyncio.create_task(hasher.pool.run(job))
         while not begun.is_set():  # noqa: ASYNC110 - a thread sets it
             await asyncio.sleep(0)
         task.cancel()
@@ -334,11 +336,11 @@ def test_nothing_drifts_when_callers_come_leave_and_fail(make: Make):
             await asyncio.sleep(0)
 
     asyncio.run(crowd())
-    assert (hasher.running, hasher.waiting, hasher._admitted) == (0, 0, 0)
+    assert (hasher.running, hasher.waiting, hasher.pool._admitted) == (0, 0, 0)
 
 
 async def test_ending_drops_what_waits_and_lets_what_runs_finish():
-    hasher = PasswordHasher(cost=4, peppers=PEPPERS, workers=1)
+    hasher = PasswordHasher(cost=4, peppers=PEPPERS, pool=HashPool(seconds=hashing.expected_seconds(4), workers=1))
     release, begun = threading.Event(), threading.Event()
 
     def job() -> str:
@@ -346,7 +348,7 @@ async def test_ending_drops_what_waits_and_lets_what_runs_finish():
         release.wait()
         return "done"
 
-    running = asyncio.create_task(hasher._run(job))
+    running = asyncio.create_task(hasher.pool.run(job))
     while not begun.is_set():  # noqa: ASYNC110 - a thread sets it
         await asyncio.sleep(0)
     waiting = asyncio.create_task(hasher.hash(PASSWORD))
@@ -361,7 +363,7 @@ async def test_ending_drops_what_waits_and_lets_what_runs_finish():
 async def test_hashing_gives_way_to_the_event_loop(make: Make):
     hasher = make(nice=19, workers=1)
     mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    assert await hasher._run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())) == 19
+    assert await hasher.pool.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())) == 19
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine
     await hasher.close()
 

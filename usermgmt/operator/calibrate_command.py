@@ -11,7 +11,7 @@ import click
 from usermgmt.operator.configuration import operator_settings
 from usermgmt.operator.console import Console
 from usermgmt.operator.grammar import command, pass_console
-from usermgmt.security.hashing import processors
+from usermgmt.security.hash_pool import processors
 
 LOWEST, HIGHEST = 10, 16
 TIMES = 3

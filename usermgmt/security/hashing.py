@@ -1,37 +1,27 @@
-"""Password hashing: what is stored, how it is verified, and how little it disturbs the rest.
+"""Password hashing: what is stored, and how it is verified.
 
 Stored is `um1$<pepper id>$<bcrypt>`, where bcrypt runs over base64(HMAC-SHA-384(pepper, password)): 64 bytes whatever
 the password, so its limit of 72 bytes truncates nothing (OWASP Password Storage Cheat Sheet). Hashes from elsewhere
 (`foreign_hashes`, and plain bcrypt) verify too, and are replaced at the next sign-in.
 
-Hashing has threads of its own at low priority. A caller is refused when it would wait longer than a client would.
+Hashing has threads of its own (`hash_pool`).
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
-import math
-import os
 import secrets
-import threading
 import time
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TypeVar
 
 import bcrypt
 
 from usermgmt.errors import Overloaded
 from usermgmt.security import foreign_hashes
-
-T = TypeVar("T")
-Observer = Callable[[float, float], None]
-"""Is told of each hash how long it waited and how long it took, in seconds."""
+from usermgmt.security.hash_pool import HashPool, Place
 
 VERSION = "um1"
 BCRYPT_BYTES = 72
@@ -39,9 +29,6 @@ BCRYPT_PREFIXES = ("$2a$", "$2b$", "$2y$")
 BCRYPT_ALPHABET = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 DIGEST_CHARACTERS = 31
 COST_12_SECONDS = 0.25  # a first guess; what is measured replaces it
-WEIGHT_OF_NEWEST = 0.2
-WEIGHT_OF_LONGER = 0.5
-LEAST_PATIENCE_AT_TURN = 1.0  # seconds; a shorter queue is bounded where it is entered
 LOWEST_COST = 4
 MEASURED_COST = 8
 
@@ -66,13 +53,6 @@ class _Stored:
         return int(self.bcrypt_hash[4:6])
 
 
-@dataclass(slots=True)
-class Place:
-    """A place in the queue of hashes, for one of them."""
-
-    is_used: bool = False
-
-
 class PasswordHasher:
     """Hashes and verifies passwords in a bounded pool of low-priority threads."""
 
@@ -81,131 +61,59 @@ class PasswordHasher:
         *,
         cost: int,
         peppers: Sequence[tuple[str, bytes]],
-        workers: int = 0,
-        nice: int = 0,
-        max_wait: timedelta = timedelta(seconds=2.5),
-        patience: timedelta = timedelta(milliseconds=750),
-        observe: Observer = lambda _waited, _spent: None,
-        observe_refusal: Callable[[], None] = lambda: None,
-        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+        pool: HashPool | None = None,
     ) -> None:
-        """`peppers` are (id, key), the one that hashes first; `workers` 0 means one per processor; `max_wait` bounds
-        the queue, and `patience` is how long a place in it is waited for; `around` each wait for a hash is a block of
-        its own.
+        """`peppers` are (id, key), the one that hashes first; without `pool` it makes one of as many threads as there
+        are processors.
         """
         self.cost = cost
         self._peppers = dict(peppers)
         self._newest = peppers[0][0]
-        self.workers = workers or processors()
-        self._max_wait = max_wait.total_seconds()
-        self._patience = patience.total_seconds()
-        self._observe, self._observe_refusal, self._around = observe, observe_refusal, around
-        self._pool = ThreadPoolExecutor(self.workers, "hash", initializer=_lower_priority, initargs=(nice,))
-        self._seconds = COST_12_SECONDS * 2.0 ** (cost - 12)
+        self.pool = pool or HashPool(seconds=expected_seconds(cost))
         self._alone: float | None = None
-        self._admitted = 0
-        self._running = 0
-        self._lock = threading.Lock()
+
+    @property
+    def workers(self) -> int:
+        """How many threads hash."""
+        return self.pool.workers
+
+    @property
+    def running(self) -> int:
+        """How many hashes are being computed."""
+        return self.pool.running
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a thread."""
+        return self.pool.waiting
 
     def make_with(self, pepper_id: str) -> None:
         """Hash with this one of the peppers from now on."""
         self._newest = pepper_id
 
-    @property
-    def running(self) -> int:
-        """How many hashes are being computed."""
-        return self._running
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for a thread."""
-        return max(0, self._admitted - self._running)
-
     async def hash(self, password: str) -> str:
         """The form of a password to store. Raises `Overloaded`."""
-        return await self._run(lambda: self.hash_now(password))
+        return await self.pool.run(lambda: self.hash_now(password))
 
-    async def verify(self, password: str, stored: str | None, *, place: "Place | None" = None) -> Verdict:
+    async def verify(self, password: str, stored: str | None, *, place: Place | None = None) -> Verdict:
         """Whether a password matches what is stored; None never matches. Every answer costs one hash at `cost`.
 
         Raises `Overloaded`, unless a place was taken for it before.
         """
-        return await self._run(lambda: self._verify_now(password, stored), place)
+        return await self.pool.run(lambda: self._verify_now(password, stored), place)
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator["Place"]:
-        """Take a place in the queue before the work that leads to a hash, so that nobody does that work in vain.
+    def place(self) -> AbstractAsyncContextManager[Place]:
+        """Take a place in the queue of hashes before the work that leads to one; see `HashPool.place`."""
+        return self.pool.place()
 
-        Where there is none, wait a moment for one: who comes again at once when refused would cost more than who waits.
-        Raises `Overloaded`.
-        """
-        if self._expected_wait() > self._max_wait:
-            await asyncio.sleep(self._patience)
-        self._admit()
-        taken = Place()
-        try:
-            yield taken
-        finally:
-            if not taken.is_used:
-                self._leave()
+    async def close(self) -> None:
+        """Stop the threads; what has not begun is dropped."""
+        await self.pool.close()
 
     def hash_now(self, password: str) -> str:
         """The form of a password to store, computed in this thread."""
         digest = _peppered(password, self._peppers[self._newest])
         return f"{stored_prefix(self._newest)}{bcrypt.hashpw(digest, bcrypt.gensalt(self.cost)).decode()}"
-
-    async def close(self) -> None:
-        """Stop the threads; what has not begun is dropped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    async def _run(self, job: Callable[[], T], place: "Place | None" = None) -> T:
-        """Run a job in the pool unless it would wait too long. A caller that goes away takes its job along."""
-        if place is None or place.is_used:
-            self._admit()
-        else:
-            place.is_used = True
-        future = self._pool.submit(self._timed, job, time.perf_counter())
-        future.add_done_callback(self._leave)  # when it is computed or dropped, not when its caller stops waiting
-        with self._around():
-            return await asyncio.wrap_future(future)
-
-    def _admit(self) -> None:
-        wait = self._expected_wait()
-        if wait > self._max_wait:
-            self._observe_refusal()
-            raise Overloaded(retry_after=math.ceil(wait))
-        with self._lock:
-            self._admitted += 1
-
-    def _leave(self, _: object = None) -> None:
-        with self._lock:
-            self._admitted -= 1
-
-    def _expected_wait(self) -> float:
-        """How long a job that comes now would wait, in seconds; none while a thread is idle."""
-        ahead = self._admitted - self.workers + 1
-        return max(0, ahead) / self.workers * self._seconds
-
-    def _timed(self, job: Callable[[], T], asked: float) -> T:
-        """Run in a thread, keeping a moving average of the time it takes, quick to grow and slow to fall.
-
-        Who was let in by a time that has grown since and waited too long is refused.
-        """
-        started = time.perf_counter()
-        if started - asked > max(self._max_wait, LEAST_PATIENCE_AT_TURN):
-            self._observe_refusal()
-            raise Overloaded(retry_after=math.ceil(self._seconds))
-        with self._lock:
-            self._running += 1
-        try:
-            return job()
-        finally:
-            with self._lock:
-                self._running -= 1
-                spent = time.perf_counter() - started
-                weight = WEIGHT_OF_LONGER if spent > self._seconds else WEIGHT_OF_NEWEST
-                self._seconds += weight * (spent - self._seconds)
-            self._observe(started - asked, spent)
 
     def _verify_now(self, password: str, stored: str | None) -> Verdict:
         foreign = foreign_hashes.parsed(stored) if stored is not None else None
@@ -260,6 +168,11 @@ class PasswordHasher:
             bcrypt.checkpw(_peppered(password, self._peppers[self._newest]), _decoy(step))
 
 
+def expected_seconds(cost: int) -> float:
+    """What a hash may take, before one was measured here."""
+    return COST_12_SECONDS * 2.0 ** (cost - 12)
+
+
 def stored_prefix(pepper_id: str) -> str:
     """What every hash that was made with a pepper begins with."""
     return f"{VERSION}${pepper_id}$"
@@ -292,16 +205,3 @@ def _peppered(password: str, pepper: bytes) -> bytes:
 def _normalised(password: str) -> bytes:
     """The bytes of a password: NFC, so that the same characters typed elsewhere are the same password."""
     return unicodedata.normalize("NFC", password).encode()
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _lower_priority(nice: int) -> None:
-    """Give way to the event loop: the higher the niceness, the smaller this thread's share of a busy processor."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
-    except (OSError, AttributeError):
-        return
