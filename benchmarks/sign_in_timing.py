@@ -32,9 +32,10 @@ from usermgmt.security.hashing import PasswordHasher
 from usermgmt.security.principal import OPERATOR
 from usermgmt.security.secrets import Purpose
 from usermgmt.settings import Settings, load_settings
-from usermgmt.users import service as users
+from usermgmt.users import registration
 from usermgmt.users.models import Status
-from usermgmt.users.service import NewUser
+from usermgmt.users.registration import NewUser
+from usermgmt.users.service import UserView
 
 PASSWORD = "correct horse battery staple"
 SECRET = "benchmarks-only-5f0c1f6be3d94a2cb1a7f7d95e2b8046"
@@ -80,8 +81,8 @@ async def make_account(runtime: Runtime, kind: str) -> None:
     password = None if kind == "no password" else PASSWORD
     status = Status.DISABLED if kind == "disabled" else None
     new = NewUser(username=name, email=f"{name}@example.com", password=password, status=status)
-    made = await users.register_user(runtime, OPERATOR, new)
-    assert isinstance(made, users.UserView)
+    made = await registration.register_user(runtime, OPERATOR, new)
+    assert isinstance(made, UserView)
     async with runtime.database.begin() as session:
         if kind == "deleted":
             now = datetime.now(UTC).replace(tzinfo=None)

@@ -13,8 +13,9 @@ from usermgmt.audit.models import AuditEvent
 from usermgmt.runtime import Runtime, build_runtime
 from usermgmt.security.principal import OPERATOR
 from usermgmt.settings import Settings
-from usermgmt.users import service as users
-from usermgmt.users.service import NewUser, UserView
+from usermgmt.users import registration
+from usermgmt.users.registration import NewUser
+from usermgmt.users.service import UserView
 
 PASSWORD = "correct horse battery staple"
 
@@ -62,7 +63,7 @@ class Server:
             password=password,
             roles=None if roles is None else [*roles],
         )
-        made = await users.register_user(self.runtime, OPERATOR, new)
+        made = await registration.register_user(self.runtime, OPERATOR, new)
         assert isinstance(made, UserView)
         person = Person(self, username=username, password=password, id=str(made.user.id))
         await person.log_in()

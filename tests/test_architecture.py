@@ -50,8 +50,19 @@ BELOW: dict[str, tuple[str, ...]] = {
 
 FILES = {"__init__", "routes", "schemas", "service", "queries", "models"}
 MORE_FILES = {
-    # the list with its statements, the changes, the proof before them and the coalesced read fill a file each
-    "users": {"lists", "list_statements", "changes", "ownership", "reads"},
+    # the list with its statements, the coalesced read, each kind of use case with the proof before changes, and what
+    # stands between these and HTTP fill a file each
+    "users": {
+        "lists",
+        "list_statements",
+        "reads",
+        "registration",
+        "changes",
+        "grants",
+        "ownership",
+        "translation",
+    },
+    "auth": {"refreshing"},  # what becomes of a stolen refresh token is a subject of its own beside signing in
     "roles": {"held"},  # what an account holds, as columns of others' statements
     "health": {"measures", "metrics_routes"},  # what is counted is taken and told apart from the probes
     "imports": {"reading", "rows"},  # files as they come, and what a row of them may hold
@@ -74,6 +85,9 @@ ANY_SHARED = (
 )
 # what a statement may join or be confined by: the account that its rows belong to, and the groups that it is in
 OWNERS = ("users.models", "groups.models", "groups.reach", "roles.held")
+
+# use cases beside those of a slice's service
+MORE_USE_CASES = ("auth.refreshing", "users.registration", "users.changes", "users.grants")
 
 # Who may import what, inside the package; the first row whose pattern fits decides. {own} is the slice itself, {below}
 # each slice beneath it. Everything not listed is refused.
@@ -155,9 +169,9 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
         "{slice}.service",
         (*ANY_SHARED, "{own}.*", "{below}.service", "{below}.queries", "{below}.models", "{below}.events"),
     ),
-    (
-        "{slice}.changes",
-        (*ANY_SHARED, "{own}.*", "{below}.service", "{below}.queries", "{below}.models", "{below}.events"),
+    *(
+        (module, (*ANY_SHARED, "{own}.*", "{below}.service", "{below}.queries", "{below}.models", "{below}.events"))
+        for module in MORE_USE_CASES
     ),
     # schemas name what use cases take and give, and validate by the password policy of the runtime
     (
@@ -181,6 +195,21 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "{below}.schemas",
         ),
     ),
+    # what a request asks for and what an answer shows, where that fills more than the routes
+    (
+        "users.translation",
+        (
+            "http.*",
+            "errors",
+            "storage.pages",
+            "{own}.schemas",
+            "{own}.service",
+            "{own}.registration",
+            "{own}.changes",
+            "{own}.models",
+            "{below}.service",
+        ),
+    ),
     # routes translate: they know HTTP, their own slice, and the refusals of lower ones
     (
         "{slice}.routes",
@@ -194,8 +223,12 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "audit.events",
             "{own}.schemas",
             "{own}.service",
+            "{own}.refreshing",
+            "{own}.registration",
             "{own}.changes",
+            "{own}.grants",
             "{own}.ownership",
+            "{own}.translation",
             "{own}.lists",
             "{own}.models",
             "{below}.service",
@@ -242,8 +275,8 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
 # Libraries that only some may know, and why
 LIBRARIES: dict[str, tuple[str, ...]] = {
     # HTTP ends at the routes; the operator's server builds and serves the application
-    "quart": ("app", "http.*", "*.routes", "health.metrics_routes", "operator.server", "operator.startup",
-              "operator.listening", "operator.granian_server"),
+    "quart": ("app", "http.*", "*.routes", "users.translation", "health.metrics_routes", "operator.server",
+              "operator.startup", "operator.listening", "operator.granian_server"),
     "werkzeug": ("http.*",),
     "quart_cors": ("http.cross_origin",),
     "quart_rate_limiter": ("http.budgets",),
@@ -265,13 +298,13 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "email_validator": ("security.names",),
     "uuid_utils": ("identifiers",),
     "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "users.list_statements", "users.reads",
-                   "groups.reach", "roles.held", "*.service", "users.changes",
+                   "groups.reach", "roles.held", "*.service", *MORE_USE_CASES,
                    "audit.seals", "audit.verification", "operator.*", "settings.values", "extending"),
     "asyncpg": ("storage.faults", "storage.engines", "storage.rows", "storage.bulk", "storage.vigil", "operator.*"),
     "aiosqlite": ("storage.database",),
     "pydantic": ("http.*", "*.schemas", "settings*", "operator.*"),
     "pydantic_core": ("http.*", "settings*"),
-    "msgspec": ("http.*", "*.schemas", "*.routes", "operator.*"),
+    "msgspec": ("http.*", "*.schemas", "*.routes", "users.translation", "operator.*"),
     "prometheus_client": ("telemetry.metrics",),
     # extras, imported only where a setting asks for them
     "opentelemetry": ("telemetry.spans",),
@@ -372,6 +405,8 @@ def test_the_rules_notice_what_they_are_for():
         ("http.body", "users.schemas"),
         ("users.models", "roles.models"),
         ("users.routes", "users.queries"),
+        ("users.routes", "auth.refreshing"),
+        ("users.grants", "auth.service"),
         ("users.routes", "sessions.queries"),
         ("users.schemas", "http.context"),
         ("auth.routes", "operator.serve"),
@@ -465,7 +500,7 @@ def test_a_query_is_named_for_what_it_does():
 
 
 def test_a_use_case_takes_the_runtime_or_the_transaction_of_another():
-    for name, node in functions(*(f"{each}.service" for each in SLICES), "users.changes"):
+    for name, node in functions(*(f"{each}.service" for each in SLICES), *MORE_USE_CASES):
         if isinstance(node, ast.AsyncFunctionDef) and not node.name.startswith("_"):
             assert first_argument(node) in ("runtime", "session", "connection"), name
 

@@ -9,7 +9,7 @@ from quart import Response
 from tests.people import PASSWORD, Person, Server
 from tests.problems import problem_of
 from usermgmt.security.principal import OPERATOR
-from usermgmt.users import service as users
+from usermgmt.users import registration
 
 NAME = "__Host-usermgmt-refresh"
 LOGIN, REFRESH, LOGOUT = "/api/auth/login", "/api/auth/refresh", "/api/auth/logout"
@@ -45,8 +45,8 @@ def flags() -> dict[str, Any]:
 
 @pytest.fixture
 async def ada(server: Server) -> Person:
-    new = users.NewUser(username="ada", email="ada@example.com", password=PASSWORD)
-    await users.register_user(server.runtime, OPERATOR, new)
+    new = registration.NewUser(username="ada", email="ada@example.com", password=PASSWORD)
+    await registration.register_user(server.runtime, OPERATOR, new)
     return Person(server, username="ada", password=PASSWORD)
 
 

@@ -11,7 +11,7 @@ from tests.operator.conftest import PASSWORD
 from usermgmt.operator.bootstrap import make_configured_admin, make_generated_admin
 from usermgmt.runtime import Runtime, build_runtime
 from usermgmt.security.principal import OPERATOR
-from usermgmt.users import changes, service
+from usermgmt.users import changes, registration, service
 from usermgmt.users.changes import Changes, Demand
 from usermgmt.users.lists import Count, Filters, Order
 from usermgmt.users.models import Status
@@ -60,8 +60,8 @@ async def test_one_of_many_makes_the_generated_administrator(runtimes: list[Runt
 async def test_a_disabled_administrator_is_none(runtimes: list[Runtime]) -> None:
     runtime = runtimes[0]
     await make_configured_admin(runtime)
-    other = service.NewUser(username="other", email="other@example.com", password=PASSWORD, roles=["admin"])
-    assert isinstance(await service.register_user(runtime, OPERATOR, other), UserView)
+    other = registration.NewUser(username="other", email="other@example.com", password=PASSWORD, roles=["admin"])
+    assert isinstance(await registration.register_user(runtime, OPERATOR, other), UserView)
     (root, second) = await admins(runtime)
     await changes.update_user(runtime, OPERATOR, root.user.id, Demand(Changes(status=Status.DISABLED)))
     assert await make_generated_admin(runtime) is None

@@ -3,14 +3,13 @@
 from quart import Blueprint, Response
 
 from usermgmt.audit.events import Event
-from usermgmt.auth import service
+from usermgmt.auth import refreshing, service
+from usermgmt.auth.refreshing import SessionExpired, SessionRevoked
 from usermgmt.auth.schemas import CurrentSessionOut, LogIn, LogOut, Refresh, SignedInOut, TokensOut
 from usermgmt.auth.service import (
     InvalidCredentials,
     InvalidRefreshToken,
     Scope,
-    SessionExpired,
-    SessionRevoked,
     TokenPair,
 )
 from usermgmt.errors import FieldError, MissingCredentials, Overloaded, SessionEnded, ValidationFailed
@@ -62,7 +61,7 @@ async def log_in(body: LogIn) -> Response:
 async def refresh(body: Refresh | None) -> Response:
     """Exchange the refresh token for a new pair."""
     presented = _presented(body)
-    pair = await service.refresh(runtime(), caller(), presented)
+    pair = await refreshing.refresh(runtime(), caller(), presented)
     return _with_tokens(answer(TokensOut.of(pair, is_in_cookie=cookies.is_cookie_mode())), pair)
 
 

@@ -1,4 +1,4 @@
-"""Signing in, refreshing, signing out, and telling who a token stands for."""
+"""Signing in, signing out, and telling who a token stands for. Refreshing is in `usermgmt.auth.refreshing`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,6 @@ from usermgmt.sessions.models import RevocationReason, Session
 from usermgmt.sessions.queries import Generation
 from usermgmt.sessions.service import Opened
 from usermgmt.storage.faults import repeated_on_conflict
-from usermgmt.telemetry import metrics
 from usermgmt.throttle import service as throttle
 from usermgmt.throttle.models import Bucket
 from usermgmt.users import queries as user_queries
@@ -46,20 +45,6 @@ class InvalidRefreshToken(Unauthenticated):
 
     code = "invalid_refresh_token"
     detail = "The refresh token is not valid."
-
-
-class SessionExpired(Unauthenticated):
-    """The session's time is over: it was idle too long, or reached its absolute limit."""
-
-    code = "session_expired"
-    detail = "This session has expired. Sign in again."
-
-
-class SessionRevoked(Unauthenticated):
-    """The session was ended: signed out, taken back, or its refresh token was used twice."""
-
-    code = "session_revoked"
-    detail = "This session was ended. Sign in again."
 
 
 class Scope(StrEnum):
@@ -122,51 +107,6 @@ async def log_in(runtime: Runtime, caller: Caller, name: str, password: str) -> 
         await _record_failure(runtime, caller, name, named, verdict, [])
         raise InvalidCredentials
     return signed_in
-
-
-@repeated_on_conflict
-async def refresh(runtime: Runtime, caller: Caller, presented: str) -> TokenPair:
-    """Exchange a refresh token for a new pair; exactly one exchange moves the session on.
-
-    The token just before the current one gives the same successor again within `tokens.refresh_grace` (a lost answer,
-    two tabs). Any older one, or that one later, was stolen or copied: the session is revoked, which is recorded once,
-    and refused with `SessionRevoked` (RFC 9700, section 4.14.2). Also `InvalidRefreshToken`, `SessionExpired`, and
-    `TooManyAttempts` for tokens that were never issued; a genuine one is never held up by them.
-    """
-    claims = runtime.refresh_tokens.read(presented)
-    if claims is None:
-        metrics.refreshed.labels("forged").inc()
-        await throttle.count_failure(runtime, throttle.refresh_counter(runtime, caller.client))
-        raise InvalidRefreshToken
-    now = runtime.clock.now()
-    idle_expires_at = now + runtime.settings.tokens.session_idle_lifetime
-    async with runtime.database.begin() as session:
-        moved = await session_queries.update_generation(
-            session,
-            claims.user_id,
-            claims.session_id,
-            presented=claims.generation,
-            now=now,
-            idle_expires_at=idle_expires_at,
-        )
-        if moved is not None:
-            metrics.refreshed.labels("new").inc()
-            await audit.record(
-                session,
-                Event.SESSION_REFRESHED,
-                caller=caller,
-                at=now,
-                user_id=claims.user_id,
-                session_id=claims.session_id,
-            )
-            return _pair(runtime, moved, now)
-        row = await session_queries.find_session(session, claims.user_id, claims.session_id)
-        if row is not None and _is_repeat(runtime, row, claims, now):
-            metrics.refreshed.labels("repeated").inc()
-            return _pair(runtime, row, now)
-        refusal = await _refuse_refresh(session, caller, row, claims, now)
-    metrics.refreshed.labels("refused").inc()
-    raise refusal
 
 
 @repeated_on_conflict
@@ -304,7 +244,7 @@ async def _open_session(runtime: Runtime, caller: Caller, user: User, rehashed: 
         opened = await sessions.open_session(runtime, session, caller, user.id, at=now)
         for event in _sign_in_events(opened):
             await audit.record(session, event, caller=caller, at=now, user_id=user.id, session_id=opened.session.id)
-        return SignedIn(_pair(runtime, opened.session, now), await view_of(session, user))
+        return SignedIn(pair_of(runtime, opened.session, now), await view_of(session, user))
 
 
 def _sign_in_events(opened: Opened) -> Iterator[Event]:
@@ -322,45 +262,7 @@ async def _replace_hash(
         await audit.record(session, Event.PASSWORD_REHASHED, caller=caller, at=now, user_id=user_id)
 
 
-def _is_repeat(runtime: Runtime, row: Session, claims: RefreshClaims, now: datetime) -> bool:
-    """Whether the token just before the current one is presented again within the grace, to a live session."""
-    return (
-        row.revoked_at is None
-        and min(row.expires_at, row.idle_expires_at) > now
-        and row.generation == claims.generation + 1
-        and now - row.refreshed_at <= runtime.settings.tokens.refresh_grace
-    )
-
-
-async def _refuse_refresh(
-    session: AsyncSession, caller: Caller, row: Session | None, claims: RefreshClaims, now: datetime
-) -> Unauthenticated:
-    """Say why a refresh token is refused; one that was used before ends its session, and that is recorded."""
-    if row is None or claims.generation > row.generation:
-        return InvalidRefreshToken()
-    if row.revoked_at is not None:
-        return SessionRevoked()
-    if min(row.expires_at, row.idle_expires_at) <= now:
-        return SessionExpired()
-    revoked = await session_queries.update_revoked(
-        session, claims.user_id, claims.session_id, now=now, reason=RevocationReason.REFRESH_REUSED
-    )
-    if revoked:
-        metrics.sessions_revoked.labels(RevocationReason.REFRESH_REUSED).inc()
-        await audit.record(
-            session,
-            Event.SESSION_REFRESH_REUSED,
-            caller=caller,
-            at=now,
-            user_id=claims.user_id,
-            session_id=claims.session_id,
-            outcome=Outcome.FAILURE,
-            details={"presented": claims.generation, "current": row.generation},
-        )
-    return SessionRevoked()
-
-
-def _pair(runtime: Runtime, row: Session | Generation, now: datetime) -> TokenPair:
+def pair_of(runtime: Runtime, row: Session | Generation, now: datetime) -> TokenPair:
     """The tokens of a session at its current generation."""
     refresh_token = runtime.refresh_tokens.issue(RefreshClaims(row.user_id, row.id, row.generation))
     return TokenPair(

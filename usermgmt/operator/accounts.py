@@ -11,8 +11,9 @@ from usermgmt.http.body import field_errors
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import login_name_key
 from usermgmt.users import queries
+from usermgmt.users.registration import NewUser
 from usermgmt.users.schemas import CreateUser
-from usermgmt.users.service import NewUser, UserView, view_of
+from usermgmt.users.service import UserView, view_of
 
 
 async def find_account(runtime: Runtime, name: str) -> UserView:

@@ -13,7 +13,8 @@ from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR
 from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.users import queries
-from usermgmt.users.service import EmailTaken, NewUser, UsernameTaken, insert_account, new_account
+from usermgmt.users.registration import NewUser, insert_account, new_account
+from usermgmt.users.service import EmailTaken, UsernameTaken
 
 DOMAIN = "example.com"
 MAX_TRIES = 100

@@ -14,7 +14,7 @@ from usermgmt.roles import queries, service
 from usermgmt.roles.queries import RoleRecord
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR
-from usermgmt.users import changes
+from usermgmt.users import grants as role_grants
 
 COLUMNS = ("name", "built_in", "permissions", "description")
 
@@ -47,7 +47,7 @@ async def grant(console: Console, runtime: Runtime, user: str, role: str, group:
     """Give ROLE to USER, over everything or over one group."""
     view = await find_account(runtime, user)
     refuse_unstorable({"role": role})
-    await changes.grant_role(runtime, OPERATOR, view.user.id, role, group=await _group_id(runtime, group))
+    await role_grants.grant_role(runtime, OPERATOR, view.user.id, role, group=await _group_id(runtime, group))
     await _tell(console, runtime, user)
 
 
@@ -60,7 +60,7 @@ async def revoke(console: Console, runtime: Runtime, user: str, role: str, group
     """Take ROLE from USER. The last active administrator keeps theirs."""
     view = await find_account(runtime, user)
     refuse_unstorable({"role": role})
-    await changes.revoke_role(runtime, OPERATOR, view.user.id, role, group=await _group_id(runtime, group))
+    await role_grants.revoke_role(runtime, OPERATOR, view.user.id, role, group=await _group_id(runtime, group))
     await _tell(console, runtime, user)
 
 
@@ -70,7 +70,7 @@ async def _group_id(runtime: Runtime, group: str | None) -> UUID | None:
 
 async def _tell(console: Console, runtime: Runtime, user: str) -> None:
     view = await find_account(runtime, user)
-    grants = await changes.list_grants(runtime, OPERATOR, view.user.id)
+    grants = await role_grants.list_grants(runtime, OPERATOR, view.user.id)
     held = [{"role": grant.role, "group": str(grant.group) if grant.group is not None else None} for grant in grants]
     document = {"id": str(view.user.id), "username": view.user.username, "roles": list(view.roles), "grants": held}
     words = [grant.role if grant.group is None else f"{grant.role} over the group {grant.group}" for grant in grants]

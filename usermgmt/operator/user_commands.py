@@ -23,8 +23,9 @@ from usermgmt.users import changes, service
 from usermgmt.users.changes import Changes, Demand
 from usermgmt.users.lists import Count, Order
 from usermgmt.users.models import Status
+from usermgmt.users.registration import NewUser, register_user
 from usermgmt.users.schemas import ListUsers, UserOut
-from usermgmt.users.service import NewUser, UserView
+from usermgmt.users.service import UserView
 
 COLUMNS = ("username", "email", "status", "roles", "created_at", "last_login_at", "id")
 PAGE = 100
@@ -108,7 +109,7 @@ async def enable(console: Console, runtime: Runtime, user: str) -> None:
 
 async def make_account(console: Console, runtime: Runtime, new: NewUser) -> None:
     """Register an account as the operator, and tell of it."""
-    made = await service.register_user(runtime, OPERATOR, new)
+    made = await register_user(runtime, OPERATOR, new)
     assert isinstance(made, UserView)  # without an idempotency key nothing is answered from memory
     console.show(as_document(made), f"Made {made.user.username} ({', '.join(made.roles)}), id {made.user.id}.")
 

@@ -15,11 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event
 from usermgmt.errors import Conflict, FieldError, PermissionMissing, Stale, UserNotFound, ValidationFailed
-from usermgmt.groups import service as groups
 from usermgmt.permissions import Permission, Reach
 from usermgmt.roles import queries as role_queries
 from usermgmt.roles import service as roles
-from usermgmt.roles.queries import Grant
 from usermgmt.roles.service import ExceedsOwnRights
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import email_key, prefix_key, username_key
@@ -101,13 +99,13 @@ async def update_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: D
     now = runtime.clock.now()
     may_remove_admin = "status" in changes or "roles" in changes
     async with runtime.database.begin() as session, admin_kept(session, needed=may_remove_admin):
-        user = await _held_user(session, caller, user_id, demand, reach)
+        user = await held_user(session, caller, user_id, demand, reach)
         if verified is not None and user.password_changed_at != verified.password_changed_at:
             raise UserChanged
         _refuse_own_name(runtime, user, changes)
         values = _columns(user, demand, new_hash, now)
         regranted = "roles" in changes and await _replace_roles(session, caller, user_id, changes["roles"], now)
-        updated = await _write(session, user, values, now) if values or regranted else user
+        updated = await write_version(session, user, values, now) if values or regranted else user
         await _follow_up(session, caller, updated, values, now)
         return await view_of(session, updated)
 
@@ -124,8 +122,8 @@ async def delete_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: D
         await ownership.confirm_owner(runtime, caller, user_id, demand.current_password)
     now, reach = runtime.clock.now(), caller.reach(Permission.USERS_DELETE, or_own=True)
     async with runtime.database.begin() as session, admin_kept(session):
-        user = await _held_user(session, caller, user_id, demand, reach)
-        await _write(session, user, {"deleted_at": now}, now)
+        user = await held_user(session, caller, user_id, demand, reach)
+        await write_version(session, user, {"deleted_at": now}, now)
         await sessions.end_all_sessions(session, caller, user_id, at=now, reason=RevocationReason.USER_DELETED)
         await audit.record(session, Event.USER_DELETED, caller=caller, at=now, user_id=user_id)
 
@@ -143,55 +141,9 @@ async def restore_user(runtime: Runtime, caller: Caller, user_id: UUID) -> UserV
         await _refuse_exceeding(session, caller, user_id)
         if user.deleted_at is None:
             raise UserNotDeleted
-        restored = await _write(session, user, {"deleted_at": None}, now)
+        restored = await write_version(session, user, {"deleted_at": None}, now)
         await audit.record(session, Event.USER_RESTORED, caller=caller, at=now, user_id=user_id)
         return await view_of(session, restored)
-
-
-@repeated_on_conflict
-async def grant_role(runtime: Runtime, caller: Caller, user_id: UUID, role: str, *, group: UUID | None = None) -> None:
-    """Give a role over everything, or over one group; does nothing when it is held.
-
-    Refused: `PermissionMissing`, `GroupNotFound`, `UserNotFound`, `RoleNotFound`, `ExceedsOwnRights`.
-    """
-    now = runtime.clock.now()
-    async with runtime.database.begin() as session:
-        user = await _held_with_role(session, caller, user_id, role, group)
-        if await roles.grant_role(session, caller, user_id, role, at=now, group=group):
-            await _write(session, user, {}, now)
-
-
-@repeated_on_conflict
-async def revoke_role(runtime: Runtime, caller: Caller, user_id: UUID, role: str, *, group: UUID | None = None) -> None:
-    """Take a role away, over everything or over one group; does nothing when it is not held.
-
-    Refused: `PermissionMissing`, `GroupNotFound`, `UserNotFound`, `RoleNotFound`, `ExceedsOwnRights`, `LastAdmin`.
-    """
-    now = runtime.clock.now()
-    async with runtime.database.begin() as session, admin_kept(session, needed=group is None):
-        user = await _held_with_role(session, caller, user_id, role, group)
-        if await roles.revoke_role(session, caller, user_id, role, at=now, group=group):
-            await _write(session, user, {}, now)
-
-
-async def list_grants(runtime: Runtime, caller: Caller, user_id: UUID) -> list[Grant]:
-    """Every role of one's own account, or of one that `roles:grant` reaches; else `UserNotFound`."""
-    async with runtime.database.read() as session:
-        await groups.check_user_within(session, caller, user_id, Permission.ROLES_GRANT)
-        return await role_queries.list_grants(session, user_id)
-
-
-def merged(present: Any, patch: Any) -> Any:
-    """Apply a JSON Merge Patch to a document (RFC 7396, section 2)."""
-    if not isinstance(patch, dict):
-        return {} if patch is None else patch
-    result = dict(present) if isinstance(present, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merged(result.get(name), value)
-    return result
 
 
 # Who may
@@ -207,7 +159,7 @@ async def _refuse_early(runtime: Runtime, caller: Caller, user_id: UUID, reach: 
         await _refuse_exceeding(session, caller, user_id)
 
 
-async def _held_user(session: AsyncSession, caller: Caller, user_id: UUID, demand: Demand, reach: Reach) -> User:
+async def held_user(session: AsyncSession, caller: Caller, user_id: UUID, demand: Demand, reach: Reach) -> User:
     """The account, held against other writers, after all that may refuse the caller has had its say."""
     user = await queries.find_user_for_update(session, user_id, reach)
     if user is None and caller.is_user(user_id):
@@ -219,21 +171,6 @@ async def _held_user(session: AsyncSession, caller: Caller, user_id: UUID, deman
     if not demand.is_expected(user.version):
         raise UserChanged
     return user
-
-
-async def _held_with_role(session: AsyncSession, caller: Caller, user_id: UUID, role: str, group: UUID | None) -> User:
-    """The account, held, once the role and the group exist and neither the role nor the account exceeds the caller."""
-    reach = caller.reach(Permission.ROLES_GRANT)
-    if not reach.is_everyone and group not in reach.groups:
-        raise PermissionMissing
-    if group is not None:
-        await groups.find_group_held(session, group)
-    record = await role_queries.find_role(session, role)
-    if record is None:
-        raise roles.RoleNotFound
-    if not caller.covers(roles.rights_of(record, group=group)):
-        raise ExceedsOwnRights
-    return await _held_user(session, caller, user_id, Demand(), reach)
 
 
 async def _refuse_exceeding(session: AsyncSession, caller: Caller, user_id: UUID) -> None:
@@ -291,7 +228,7 @@ def _bounded(attributes: dict[str, Any]) -> dict[str, Any]:
     return attributes
 
 
-async def _write(session: AsyncSession, user: User, values: dict[str, Any], now: datetime) -> User:
+async def write_version(session: AsyncSession, user: User, values: dict[str, Any], now: datetime) -> User:
     """Write columns and the next version, exchanging login names where they change."""
     before = names_of(user)
     updated = await queries.update_user(session, user.id, version=user.version, values={**values, "updated_at": now})

@@ -1,11 +1,8 @@
 """The routes of accounts."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, cast
 from uuid import UUID
 
-import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response
 
 from usermgmt.audit.events import Event
 from usermgmt.errors import InvalidHeader, Overloaded, RecentSignInRequired, UserNotFound
@@ -18,57 +15,56 @@ from usermgmt.http.access import (
     refuses,
     require,
 )
-from usermgmt.http.answers import answer, encode, entity_tag, expected_version, json_response, no_content, versioned
-from usermgmt.http.body import raw_body
-from usermgmt.http.context import caller, client, principal, renewal, runtime
-from usermgmt.http.paging import cursors_of, links, may_lag, read_position
+from usermgmt.http.answers import answer, expected_version, no_content, versioned
+from usermgmt.http.context import caller, principal, runtime
+from usermgmt.http.paging import read_position
 from usermgmt.http.streams import streamed, wants_stream
 from usermgmt.idempotency.service import (
     IdempotencyKeyReused,
     RequestInProgress,
     StoredAnswer,
-    idempotent_request,
 )
 from usermgmt.permissions import Permission
 from usermgmt.roles.service import ExceedsOwnRights, RoleNotFound
 from usermgmt.settings import Settings
-from usermgmt.storage.pages import InvalidCursor, Position, list_digest
+from usermgmt.storage.pages import InvalidCursor, list_digest
 from usermgmt.throttle.service import TooManyAttempts
-from usermgmt.users import changes, service
+from usermgmt.users import changes, grants, registration, service
 from usermgmt.users.changes import (
-    Changes,
     Demand,
     UserChanged,
     UserNotDeleted,
 )
-from usermgmt.users.models import Status
 from usermgmt.users.ownership import WrongCurrentPassword
 from usermgmt.users.schemas import (
     CreateUser,
     DeleteUser,
     GrantScope,
     GrantsOut,
-    ListedUser,
     ListUsers,
     PatchUser,
     UpdateUser,
     UserOut,
     UserPageOut,
 )
-from usermgmt.users.service import (
-    EmailTaken,
-    FieldNotPermitted,
-    LastAdmin,
-    NewUser,
-    Once,
-    UsernameTaken,
-    UserPage,
-    UserView,
+from usermgmt.users.service import EmailTaken, FieldNotPermitted, LastAdmin, UsernameTaken
+from usermgmt.users.translation import (
+    BOUND_TO_CURSOR,
+    NO_PATCH,
+    batches,
+    changes_of,
+    documents,
+    find_page,
+    location,
+    merged,
+    new_user,
+    once,
+    page_answer,
+    repeated,
+    updated,
 )
 
 blueprint = Blueprint("users", __name__, url_prefix="/api/users")
-
-MAX_IDEMPOTENCY_KEY = 255
 
 _UPDATE_EVENTS = (
     Event.USER_UPDATED,
@@ -113,11 +109,11 @@ async def list_users(query: ListUsers) -> Response:
 
     Where lists come from a replica they may be a moment old; `Cache-Control: no-cache` asks for the present.
     """
-    digest = list_digest(principal().user_id, *(getattr(query, name) for name in _BOUND_TO_CURSOR))
+    digest = list_digest(principal().user_id, *(getattr(query, name) for name in BOUND_TO_CURSOR))
     position = read_position(query.cursor, digest)
     if wants_stream():
-        return streamed(_documents(query, _batches(query)))
-    return _page_answer(query, await _page(query, position), digest)
+        return streamed(documents(query, batches(query)))
+    return page_answer(query, await find_page(query, position), digest)
 
 
 @blueprint.post("")
@@ -138,10 +134,10 @@ async def list_users(query: ListUsers) -> Response:
 @accepts_header("Idempotency-Key")
 async def create_user(body: CreateUser) -> Response:
     """Register, or create a user."""
-    made = await service.register_user(runtime(), caller(), _new_user(body), once=await _once())
+    made = await registration.register_user(runtime(), caller(), new_user(body), once=await once())
     if isinstance(made, StoredAnswer):
-        return _repeated(made)
-    return versioned(UserOut.of(made), made.user.version, 201, headers={"Location": _location(made.user.id)})
+        return repeated(made)
+    return versioned(UserOut.of(made), made.user.version, 201, headers={"Location": location(made.user.id)})
 
 
 @blueprint.get("/<user_ref:user_id>")
@@ -166,8 +162,8 @@ async def get_user(user_id: UUID) -> Response:
 @accepts_header("If-Match")
 async def update_user(user_id: UUID, body: UpdateUser) -> Response:
     """Set the fields that are sent, leave the others alone."""
-    demand = Demand(_changes(body), body.current_password, expected_version())
-    return _updated(await changes.update_user(runtime(), caller(), user_id, demand))
+    demand = Demand(changes_of(body), body.current_password, expected_version())
+    return updated(await changes.update_user(runtime(), caller(), user_id, demand))
 
 
 @blueprint.patch("/<user_ref:user_id>")
@@ -179,11 +175,11 @@ async def update_user(user_id: UUID, body: UpdateUser) -> Response:
 @accepts_header("If-Match")
 async def patch_user(user_id: UUID, body: PatchUser) -> Response:
     """Apply a JSON Merge Patch."""
-    wanted = _changes(body)
-    patch = wanted.pop("attributes", None) if "attributes" in wanted else _NO_PATCH
-    merge = None if patch is _NO_PATCH else lambda present: changes.merged(present, patch)
+    wanted = changes_of(body)
+    patch = wanted.pop("attributes", None) if "attributes" in wanted else NO_PATCH
+    merge = None if patch is NO_PATCH else lambda present: merged(present, patch)
     demand = Demand(wanted, body.current_password, expected_version(), merge_attributes=merge)
-    return _updated(await changes.update_user(runtime(), caller(), user_id, demand))
+    return updated(await changes.update_user(runtime(), caller(), user_id, demand))
 
 
 @blueprint.delete("/<user_ref:user_id>")
@@ -225,7 +221,7 @@ async def delete_user(user_id: UUID, body: DeleteUser | None) -> Response:
 @refuses(UserNotFound, UserNotDeleted, ExceedsOwnRights)
 async def restore_user(user_id: UUID) -> Response:
     """Undo a deletion."""
-    return _updated(await changes.restore_user(runtime(), caller(), user_id))
+    return updated(await changes.restore_user(runtime(), caller(), user_id))
 
 
 @blueprint.get("/<user_ref:user_id>/roles")
@@ -235,7 +231,7 @@ async def restore_user(user_id: UUID) -> Response:
 @refuses(UserNotFound)
 async def list_grants(user_id: UUID) -> Response:
     """List the roles of a user, those held over a group with their group."""
-    return answer(GrantsOut.of(await changes.list_grants(runtime(), caller(), user_id)))
+    return answer(GrantsOut.of(await grants.list_grants(runtime(), caller(), user_id)))
 
 
 @blueprint.put("/<user_ref:user_id>/roles/<role_name:role>")
@@ -246,7 +242,7 @@ async def list_grants(user_id: UUID) -> Response:
 @refuses(UserNotFound, RoleNotFound, GroupNotFound, ExceedsOwnRights)
 async def grant_role(user_id: UUID, role: str, query: GrantScope) -> Response:
     """Give a role to a user, over everything or with `group` over one group."""
-    await changes.grant_role(runtime(), caller(), user_id, role, group=query.group)
+    await grants.grant_role(runtime(), caller(), user_id, role, group=query.group)
     return no_content()
 
 
@@ -258,103 +254,5 @@ async def grant_role(user_id: UUID, role: str, query: GrantScope) -> Response:
 @refuses(UserNotFound, RoleNotFound, GroupNotFound, ExceedsOwnRights, LastAdmin)
 async def revoke_role(user_id: UUID, role: str, query: GrantScope) -> Response:
     """Take a role from a user, over everything or with `group` over one group."""
-    await changes.revoke_role(runtime(), caller(), user_id, role, group=query.group)
+    await grants.revoke_role(runtime(), caller(), user_id, role, group=query.group)
     return no_content()
-
-
-# From bodies and queries
-
-
-_NO_PATCH: Any = object()  # tells "no attributes sent" from "null sent"
-_BOUND_TO_CURSOR = ("sort", "q", "email", "username", "status", "role", "group", "created_after", "created_before")
-
-
-def _new_user(body: CreateUser) -> NewUser:
-    return NewUser(
-        username=body.username,
-        email=body.email,
-        password=body.password,
-        display_name=body.display_name,
-        attributes=body.attributes,
-        status=Status(body.status) if body.status is not None else None,
-        roles=body.roles,
-    )
-
-
-def _changes(body: UpdateUser | PatchUser) -> Changes:
-    """The fields that were sent."""
-    sent = {name: getattr(body, name) for name in body.model_fields_set if name != "current_password"}
-    if "status" in sent:
-        sent["status"] = Status(sent["status"])
-    return cast("Changes", sent)
-
-
-async def _once() -> Once | None:
-    """The request's Idempotency-Key, if it has one."""
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return None
-    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY or not key.isprintable():
-        raise InvalidHeader(f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} printable characters.")
-    user_id = caller().user_id
-    asker = f"user:{user_id}" if user_id is not None else f"address:{client().address}"
-    content = f"{request.method} {request.path}\n".encode() + await raw_body()
-    named = idempotent_request(asker, key, content, secrets=runtime().secrets)
-    return Once(named, lambda view: encode(UserOut.of(view)).decode())
-
-
-# To answers
-
-
-def _updated(view: UserView) -> Response:
-    return versioned(UserOut.of(view), view.user.version)
-
-
-def _location(user_id: UUID | str) -> str:
-    """The address of a user, on the configured base and never on a Host header."""
-    return f"{runtime().settings.server.public_url}/api/users/{user_id}"
-
-
-def _repeated(stored: StoredAnswer) -> Response:
-    """The answer that the first request under the key was given."""
-    user = msgspec.json.decode(stored.body, type=UserOut)
-    headers = {
-        "Idempotency-Replayed": "true",
-        "Location": _location(user.id),
-        "ETag": entity_tag(user.version),
-        "Cache-Control": "private, no-cache",
-    }
-    return json_response(stored.body, stored.status, headers=headers)
-
-
-async def _page(query: ListUsers, position: Position | None) -> UserPage:
-    return await service.list_users(
-        runtime(),
-        caller(),
-        query.filters(),
-        order=query.sort,
-        position=position,
-        limit=query.limit,
-        count=query.count,
-        may_lag=may_lag(),
-    )
-
-
-def _batches(query: ListUsers) -> AsyncIterator[Sequence[UserView]]:
-    return service.stream_users(
-        runtime(), caller(), query.filters(), order=query.sort, may_lag=may_lag(), renew=renewal()
-    )
-
-
-def _page_answer(query: ListUsers, found: UserPage, digest: bytes) -> Response:
-    following, before = cursors_of(found.page, digest)
-    items = [query.listed(view) for view in found.page.items]
-    body = UserPageOut(items=items, next_cursor=following, prev_cursor=before)
-    if found.count is not None:
-        body.count, body.count_is_exact = found.count, found.is_count_exact
-    return answer(body, headers=links(following, before))
-
-
-async def _documents(query: ListUsers, batches: AsyncIterator[Sequence[UserView]]) -> AsyncIterator[list[ListedUser]]:
-    async for batch in batches:
-        yield [query.listed(view) for view in batch]
