@@ -1,9 +1,11 @@
 """What a database can do to us, and what a client sees of it: a 503 in good time, and all is well when it is back."""
 
 import asyncio
+import gc
 import os
 import sqlite3
 import time
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -26,7 +28,9 @@ from usermgmt.operator import migrations
 from usermgmt.roles.models import Role, RoleGrant
 from usermgmt.settings import Settings
 from usermgmt.storage import engines, vigil
+from usermgmt.storage.database import Database
 from usermgmt.storage.faults import RepeatableConflict, repeated_on_conflict
+from usermgmt.users.reads import fetch_users
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -122,6 +126,21 @@ async def test_a_time_comes_back_as_the_same_instant_in_utc(server: Server):
             found = (await session.scalars(select(Role.created_at).where(Role.created_at == instant))).one()
         assert found == instant
         assert found.tzinfo is UTC
+
+
+async def test_a_database_that_was_closed_leaves_nothing_behind(settings: Settings):
+    database = Database(settings.database)
+    assert await database.coalesced(fetch_users, uuid4()) is None
+    left = {name: weakref.ref(held) for name, held in parts_of(database).items()}
+    await database.close()
+    del database
+    gc.collect()
+    assert {name for name, held in left.items() if held() is not None} == set()
+
+
+def parts_of(database: Database) -> dict[str, Any]:
+    reader = database._reader.sync_engine
+    return {"database": database, "engine": reader, "dialect": reader.dialect, "pool": reader.pool}
 
 
 async def test_a_transaction_is_kept_when_its_block_is_left_and_undone_when_it_raises(server: Server):

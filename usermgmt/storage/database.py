@@ -24,7 +24,7 @@ from usermgmt.settings import DatabaseSettings
 from usermgmt.storage.engines import answers, postgresql_engine, sqlite_engine
 from usermgmt.storage.faults import RepeatableConflict, commits_doubted, faults_translated, was_cut
 from usermgmt.storage.loader import Loader
-from usermgmt.storage.rows import Rows
+from usermgmt.storage.rows import Rows, Texts
 from usermgmt.storage.statement_spans import trace_statements
 from usermgmt.storage.vigil import Vigil
 from usermgmt.telemetry import timing, tracing
@@ -47,6 +47,7 @@ class Database:
         self._settings = settings
         self._told = (0, 0)
         self._loaders: dict[Fetch[Any, Any], Loader[Any, Any]] = {}
+        self._texts = Texts()
         self.is_sqlite = settings.is_sqlite
         self._replica: AsyncEngine | None = None
         self._vigil: Vigil | None = None
@@ -113,7 +114,7 @@ class Database:
         try:
             with faults_translated():
                 async with self._lagging(may_lag) as connection:
-                    yield Rows(connection, await self._driver_of(connection))
+                    yield Rows(connection, await self._driver_of(connection), self._texts)
         except RepeatableConflict as conflict:
             raise DatabaseUnavailable from conflict
 

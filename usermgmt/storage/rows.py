@@ -35,13 +35,37 @@ class Ready:
         return [values[name] if name in values else self.constants[name] for name in self.names]
 
 
+class Texts:
+    """The statements of one database in its driver's words, each compiled once; they end with the database."""
+
+    def __init__(self) -> None:
+        self._written = lru_cache(STATEMENTS)(_written)
+        self._ready = lru_cache(STATEMENTS)(self._compiled)
+
+    def ready(self, statement: Select[Any], dialect: Dialect, values: Mapping[str, Any]) -> Ready | None:
+        """The statement with the values that are part of its text; None where a list makes another text each time."""
+        names, _ = self._written(statement, dialect)
+        return self._ready(statement, dialect, *((name, values[name]) for name in names if name in values))
+
+    def _compiled(self, statement: Select[Any], dialect: Dialect, *literals: tuple[str, Any]) -> Ready | None:
+        if not self._written(statement, dialect)[1]:
+            return None
+        compiled = statement.compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler)
+        given = dict.fromkeys(parameter.key for parameter in compiled.binds.values() if parameter.required)
+        state = compiled.construct_expanded_state({**given, **dict(literals)})
+        names = tuple(state.positiontup or ())
+        return Ready(state.statement, names, {name: state.parameters[name] for name in names if name not in given})
+
+
 class Rows:
     """A connection that gives rows."""
 
-    def __init__(self, connection: AsyncConnection, driver: "asyncpg.Connection | None") -> None:
+    def __init__(self, connection: AsyncConnection, driver: "asyncpg.Connection | None", texts: Texts) -> None:
         """`driver` is the same connection without SQLAlchemy, where statements may be run past it."""
         self.connection = connection
         self._driver = driver
+        self._texts = texts
 
     @property
     def dialect(self) -> str:
@@ -55,7 +79,7 @@ class Rows:
         """
         if self._driver is None:
             return await self._execute(statement, values)
-        ready = _ready(statement, self.connection.dialect, *_literals(statement, self.connection.dialect, values))
+        ready = self._texts.ready(statement, self.connection.dialect, values)
         if ready is None:
             return await self._execute(statement, values)
         return await self._run(self._driver, statement, ready, values)
@@ -87,27 +111,9 @@ class Rows:
         return found
 
 
-@lru_cache(STATEMENTS)
 def _written(statement: Select[Any], dialect: Dialect) -> tuple[tuple[str, ...], bool]:
     """The names of the values that are part of the text, and whether everything else is bound one by one."""
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)
     literals = tuple(sorted(parameter.key for parameter in compiled.literal_execute_params))
     return literals, compiled.post_compile_params <= compiled.literal_execute_params
-
-
-def _literals(statement: Select[Any], dialect: Dialect, values: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, values[name]) for name in _written(statement, dialect)[0] if name in values)
-
-
-@lru_cache(STATEMENTS)
-def _ready(statement: Select[Any], dialect: Dialect, *literals: tuple[str, Any]) -> Ready | None:
-    """The statement with these values in its text; None where a list of values makes another text each time."""
-    if not _written(statement, dialect)[1]:
-        return None
-    compiled = statement.compile(dialect=dialect)
-    assert isinstance(compiled, SQLCompiler)
-    given = dict.fromkeys(parameter.key for parameter in compiled.binds.values() if parameter.required)
-    state = compiled.construct_expanded_state({**given, **dict(literals)})
-    names = tuple(state.positiontup or ())
-    return Ready(state.statement, names, {name: state.parameters[name] for name in names if name not in given})
