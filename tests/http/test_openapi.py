@@ -57,6 +57,12 @@ def test_every_route_is_in_it(app, spec):
     assert documented == routed
 
 
+def test_every_tag_is_described_by_a_sentence_and_used(spec):
+    used = {tag for item in spec["paths"].values() for operation in item.values() for tag in operation["tags"]}
+    assert {tag["name"] for tag in spec["tags"]} == used
+    assert all(tag["description"].endswith(".") and " " in tag["description"] for tag in spec["tags"])
+
+
 def test_operation_ids_are_unique(spec):
     names = [operation["operationId"] for item in spec["paths"].values() for operation in item.values()]
     assert len(names) == len(set(names))

@@ -53,12 +53,17 @@ HIDDEN_BLUEPRINT = "documentation"
 BEARER = "bearerAuth"
 
 TAGS = {
-    "auth": "Signing in, refreshing, signing out.",
-    "users": "Accounts.",
-    "imports": "Accounts from elsewhere.",
-    "roles": "Roles and permissions.",
-    "signing_keys": "Public signing keys.",
-    "health": "Probes.",
+    "auth": "Sign in, exchange a refresh token for the next, sign out.",
+    "users": "Register, read, list, change and delete accounts, and give them roles.",
+    "personal_data": "Give a person all that is kept about them, or erase it.",
+    "imports": "Bring many accounts from elsewhere, with the password hashes that they have.",
+    "sessions": "See where an account is signed in, and end that.",
+    "groups": "Put accounts into groups, over which roles can be held.",
+    "roles": "Make roles of permissions, and see which permissions there are.",
+    "ip_rules": "Decide which networks may call.",
+    "audit": "Read the record of who did what.",
+    "signing_keys": "Fetch the public keys that verify access tokens.",
+    "health": "Ask whether the server lives and whether it is ready.",
 }
 HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "X-Request-ID": ("The id of this request in the log and in error bodies.", {"type": "string"}),
