@@ -22,7 +22,8 @@ from usermgmt.audit.events import Event, Outcome
 from usermgmt.errors import CATALOGUE, ApiError
 from usermgmt.http.access import Budget, Who, answers, authenticated, identified, limited, public, require, unlimited
 from usermgmt.http.answers import no_content
-from usermgmt.http.openapi import HIDDEN_BLUEPRINT, shared_errors
+from usermgmt.http.openapi import HIDDEN_BLUEPRINT
+from usermgmt.http.openapi_answers import shared_errors
 from usermgmt.permissions import BUILT_IN_ROLES, DESCRIPTIONS, Permission
 from usermgmt.security.secrets import Purpose
 

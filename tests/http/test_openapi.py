@@ -14,7 +14,8 @@ from usermgmt.app import create_app
 from usermgmt.http.access import Who, marks_of
 from usermgmt.http.binding import inputs_of
 from usermgmt.http.examples import FORMATS
-from usermgmt.http.openapi import HIDDEN_BLUEPRINT, document, shared_errors
+from usermgmt.http.openapi import HIDDEN_BLUEPRINT, document
+from usermgmt.http.openapi_answers import shared_errors
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 

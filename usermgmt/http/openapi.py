@@ -1,14 +1,11 @@
 """The specification (OpenAPI 3.1): quart-schema's provider, reading our marks and the handlers' signatures.
 
-What a route refuses is derived, not written down twice: the refusals that its marks and its inputs imply, and those
-that its use case adds.
+Answers are in `openapi_answers`, the schemas of both directions in `openapi_schemas`.
 """
 
 import inspect
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -19,35 +16,15 @@ from quart_schema.openapi import OpenAPIProvider
 from werkzeug.routing import BaseConverter, Rule
 
 from usermgmt import __version__
-from usermgmt.errors import (
-    ApiError,
-    BadRequest,
-    BodyTooLarge,
-    BudgetSpent,
-    DatabaseUnavailable,
-    InternalError,
-    InvalidBody,
-    InvalidQuery,
-    InvalidToken,
-    MissingCredentials,
-    NoSuchRoute,
-    OutcomeUnknown,
-    PermissionMissing,
-    RecentSignInRequired,
-    RequestTimeout,
-    SessionEnded,
-    UnsupportedMediaType,
-    ValidationFailed,
-)
 from usermgmt.http import examples
-from usermgmt.http.access import Answered, Budget, Marks, View, Who, marks_of
-from usermgmt.http.binding import Inputs, TookTooLong, inputs_of
+from usermgmt.http.access import Marks, View, Who, marks_of
+from usermgmt.http.binding import Inputs, inputs_of
 from usermgmt.http.converters import Id, RoleName, UserRef
 from usermgmt.http.management import METRICS
-from usermgmt.http.problems import MEDIA_TYPE, Problem
+from usermgmt.http.openapi_answers import HEADERS, responses_of
+from usermgmt.http.openapi_schemas import REF, model_schema, without_null
 
 TITLE = "usermgmt"
-REF = "#/components/schemas/{model}"
 EXTENSION = "usermgmt_openapi"
 HIDDEN_BLUEPRINT = "documentation"
 BEARER = "bearerAuth"
@@ -64,17 +41,6 @@ TAGS = {
     "audit": "Read the record of who did what.",
     "signing_keys": "Fetch the public keys that verify access tokens.",
     "health": "Ask whether the server lives and whether it is ready.",
-}
-HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "X-Request-ID": ("The id of this request in the log and in error bodies.", {"type": "string"}),
-    "ETag": ("The version of the resource.", {"type": "string"}),
-    "Location": ("Where the new resource is.", {"type": "string"}),
-    "Link": ("The next and the previous page (RFC 8288).", {"type": "string"}),
-    "Retry-After": ("Seconds until trying again makes sense.", {"type": "integer", "minimum": 1}),
-    "WWW-Authenticate": ("How to authenticate (RFC 6750).", {"type": "string"}),
-    "RateLimit-Policy": ("The budget of this route.", {"type": "string"}),
-    "RateLimit": ("What is left of it.", {"type": "string"}),
-    "Idempotency-Replayed": ("This is the answer that an earlier request was given.", {"const": "true"}),
 }
 REQUEST_HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "Accept": (
@@ -166,7 +132,7 @@ class Provider(OpenAPIProvider):
                 *_query_parameters(inputs.query, components),
                 *(_request_header(name) for name in marks.headers),
             ],
-            "responses": dict(_responses(rule, marks, inputs, components)),
+            "responses": dict(responses_of(rule, marks, inputs, components)),
             "security": _security(marks),
         }
         if description.strip():
@@ -189,98 +155,12 @@ class Provider(OpenAPIProvider):
         return name
 
 
-def shared_errors(rule: Rule, marks: Marks, inputs: Inputs) -> Iterator[type[ApiError]]:
-    """The refusals that the marks, the inputs and the path imply."""
-    yield from (InternalError, TookTooLong, BadRequest)
-    if rule.rule.startswith("/api/"):
-        yield from (InvalidQuery, ValidationFailed, DatabaseUnavailable, OutcomeUnknown)
-    if rule.arguments:
-        yield NoSuchRoute
-    if inputs.body is not None:
-        yield from (InvalidBody, UnsupportedMediaType, BodyTooLarge, RequestTimeout)
-    if inputs.media_types:
-        yield from (UnsupportedMediaType, BodyTooLarge, RequestTimeout)
-    if marks.budget is not Budget.NONE:
-        yield BudgetSpent
-    access = marks.access
-    if access is not None and access.who is Who.SIGNED_IN:
-        yield from (MissingCredentials, InvalidToken, SessionEnded)
-        if access.permission is not None:
-            yield PermissionMissing
-        if access.fresh:
-            yield RecentSignInRequired
-
-
 def _security(marks: Marks) -> list[dict[str, list[str]]]:
     access = marks.access
     if access is None or access.who is Who.ANYONE:
         return []
     is_optional = access.who is Who.IDENTIFIED or access.or_when is not None
     return [{BEARER: []}, *([{}] if is_optional else [])]
-
-
-def _responses(
-    rule: Rule, marks: Marks, inputs: Inputs, components: dict[str, Any]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    successes = {answered.status: answered for answered in marks.answers}
-    problems: dict[int, list[type[ApiError]]] = defaultdict(list)
-    for error in dict.fromkeys([*shared_errors(rule, marks, inputs), *marks.errors]):
-        problems[error.status].append(error)
-    for status in sorted({*successes, *problems}):
-        answered = successes.get(status)
-        response = _success(answered, marks, components) if answered is not None else _headed(status, marks)
-        if status in problems:
-            response.setdefault("content", {})[MEDIA_TYPE] = _problem_content(problems[status], components)
-        yield str(status), response
-
-
-def _headed(status: int, marks: Marks) -> dict[str, Any]:
-    """A response with the headers that its status implies."""
-    names = ["X-Request-ID"]
-    if status in (429, 503):
-        names.append("Retry-After")
-    if status == 401:
-        names.append("WWW-Authenticate")
-    if marks.budget is not Budget.NONE:
-        names += ["RateLimit-Policy", "RateLimit"]
-    return {"description": HTTPStatus(status).phrase, "headers": {name: _header(name) for name in names}}
-
-
-def _success(answered: Answered, marks: Marks, components: dict[str, Any]) -> dict[str, Any]:
-    response = _headed(answered.status, marks)
-    more = {
-        "ETag": (answered.model is not None and answered.model.__name__ == "UserOut") or answered.status == 304,
-        "Location": answered.status == 201,
-        "Link": answered.model is not None and answered.model.__name__.endswith("PageOut"),
-        "Idempotency-Replayed": "Idempotency-Key" in marks.headers,
-    }
-    response["headers"] |= {name: _header(name) for name, present in more.items() if present}
-    if answered.model is not None:
-        content: dict[str, Any] = {"schema": _struct(answered.model, components)}
-        if (example := examples.ANSWERS.get(answered.model.__name__)) is not None:
-            content["example"] = example
-        response["content"] = {"application/json": content}
-    if answered.is_lines and answered.model is not None:
-        lines: dict[str, Any] = {"schema": {"type": "string"}}
-        if (shown := examples.LINES.get(answered.model.__name__)) is not None:
-            lines["example"] = shown
-        response["content"] = {"application/x-ndjson": lines}
-    if answered.is_streamed:
-        page = response["content"]["application/json"].get("example")
-        lines = {"schema": {"type": "string"}, **({"example": examples.stream(page)} if page is not None else {})}
-        response["content"]["application/x-ndjson"] = lines
-    return response
-
-
-def _problem_content(errors: list[type[ApiError]], components: dict[str, Any]) -> dict[str, Any]:
-    """A problem whose `code` is one of those that the route can give."""
-    codes = sorted(error.code for error in errors)
-    schema = {**_struct(Problem, components), "properties": {"code": {"enum": codes}}}
-    return {"schema": schema, "examples": {error.code: {"value": examples.problem(error)} for error in errors}}
-
-
-def _header(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/headers/{name}"}
 
 
 def _path_parameter(name: str, converter: BaseConverter) -> dict[str, Any]:
@@ -299,9 +179,9 @@ def _request_header(name: str) -> dict[str, Any]:
 def _query_parameters(model: type[BaseModel] | None, components: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if model is None:
         return
-    schema = _model_schema(model, components)
+    schema = model_schema(model, components)
     for name, found in schema["properties"].items():
-        kind = _without_null(found)
+        kind = without_null(found)
         parameter = {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": kind}
         if (text := kind.pop("description", None)) is not None:
             parameter["description"] = text
@@ -311,52 +191,9 @@ def _query_parameters(model: type[BaseModel] | None, components: dict[str, Any])
 def _request_body(rule: Rule, inputs: Inputs, components: dict[str, Any]) -> dict[str, Any]:
     assert inputs.body is not None
     name = inputs.body.__name__
-    components[name] = _model_schema(inputs.body, components)
+    components[name] = model_schema(inputs.body, components)
     content: dict[str, Any] = {"schema": {"$ref": REF.format(model=name)}}
     if (example := examples.BODIES.get(name)) is not None:
         content["example"] = example
     media = ["application/json", *(["application/merge-patch+json"] if "PATCH" in (rule.methods or ()) else [])]
     return {"required": not inputs.is_body_optional, "content": dict.fromkeys(media, content)}
-
-
-def _struct(model: type[Any], components: dict[str, Any]) -> dict[str, Any]:
-    """A reference to an answer's schema."""
-    (reference,), found = msgspec.json.schema_components([model], ref_template=REF.replace("{model}", "{name}"))
-    for schema in found.values():
-        _drop_null_defaults(schema)
-    components.update(found)
-    return dict(reference)
-
-
-def _model_schema(model: type[BaseModel], components: dict[str, Any]) -> dict[str, Any]:
-    """A request's schema, with the schemas it names moved to the components."""
-    schema = model.model_json_schema(ref_template=REF)
-    components.update(schema.pop("$defs", {}))
-    _drop_null_defaults(schema)
-    for found in schema.get("properties", {}).values():
-        _describe_format(found)
-    return schema
-
-
-def _drop_null_defaults(schema: dict[str, Any]) -> None:
-    """Null as a default is what Python says for "not sent"; a reader of the specification would send it."""
-    for found in schema.get("properties", {}).values():
-        if found.get("default", ...) is None:
-            del found["default"]
-
-
-def _describe_format(schema: dict[str, Any]) -> None:
-    """Say in words what a format of our own demands: a client's generator does not know it."""
-    for option in (schema, *schema.get("anyOf", ())):
-        text = examples.FORMATS.get(option.get("format", ""))
-        if text is not None:
-            schema["description"] = " ".join(filter(None, (schema.get("description"), text)))
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter's schema without null, which a query cannot say."""
-    options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
-    if len(options) != 1:
-        return schema
-    rest = {name: value for name, value in schema.items() if name not in ("anyOf", "title")}
-    return {**options[0], **rest}
