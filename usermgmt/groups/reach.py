@@ -34,7 +34,9 @@ def is_member(user_id: InstrumentedAttribute[UUID] | ColumnElement[Any], *groups
     return exists().where(GroupMember.user_id == user_id, GroupMember.group_id.in_(groups))
 
 
-def held_groups(user_id: InstrumentedAttribute[UUID], *, among: str | None = None) -> ScalarSelect[str | None]:
+def held_groups(
+    user_id: InstrumentedAttribute[UUID] | ColumnElement[UUID], *, among: str | None = None
+) -> ScalarSelect[str | None]:
     """The groups of the account in this column, for `ids_of`."""
     return (
         select(func.aggregate_strings(cast(GroupMember.group_id, String), ","))

@@ -14,6 +14,7 @@ from usermgmt.users import queries
 from usermgmt.users.registration import NewUser
 from usermgmt.users.schemas import CreateUser
 from usermgmt.users.service import UserView, view_of
+from usermgmt.users.translation import new_user
 
 
 async def find_account(runtime: Runtime, name: str) -> UserView:
@@ -50,13 +51,7 @@ def checked_account(
         body = CreateUser.model_validate(written, strict=True, context=runtime)
     except ValidationError as failure:
         raise ValidationFailed(field_errors(failure)) from None
-    return NewUser(
-        username=body.username,
-        email=body.email,
-        password=body.password,
-        display_name=body.display_name,
-        roles=body.roles,
-    )
+    return new_user(body)
 
 
 def check_password(runtime: Runtime, password: str, *, names: Sequence[str | None]) -> None:

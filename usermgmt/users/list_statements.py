@@ -17,7 +17,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
-    cast,
     func,
     literal_column,
     not_,
@@ -29,7 +28,9 @@ from sqlalchemy import (
 )
 
 from usermgmt.groups.models import GroupMember
+from usermgmt.groups.reach import held_groups
 from usermgmt.permissions import EVERYTHING
+from usermgmt.roles.held import held_roles
 from usermgmt.roles.models import RoleGrant
 from usermgmt.users.models import User
 
@@ -170,7 +171,7 @@ def straight(shape: Shape) -> Select[Any]:
     Every node walks or sorts its own part of it. Nothing bounds how much that is where no index has all filters.
     """
     joined = shape.given & set(_JOINED)
-    found = select(*(getattr(User, name) for name in _SHOWN), *_held(User)).where(
+    found = select(*(getattr(User, name) for name in _SHOWN), held_roles(User.id), held_groups(User.id)).where(
         _PRESENT,
         *_tests(User, shape.given - joined),
         *(_JOINED[name] for name in sorted(joined)),
@@ -263,14 +264,4 @@ def _ordered(statement: Select[Any], row: Any, shape: Shape) -> Select[Any]:
 def _shown(found: Select[Any]) -> Select[Any]:
     """The accounts found, with their roles and groups, in whatever order."""
     row = found.subquery().c
-    return select(*(row[name] for name in _SHOWN), *_held(row))
-
-
-def _held(row: Any) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """The roles over everything and the groups of the account in a row."""
-    # the scope is not a condition of the rows: for two conditions PostgreSQL 18 would skip through the holders' index
-    names = func.aggregate_strings(RoleGrant.role, ",").filter(RoleGrant.scope == EVERYTHING)
-    roles = select(names).where(RoleGrant.user_id == row.id)
-    ids = func.aggregate_strings(cast(GroupMember.group_id, String), ",")
-    groups = select(ids).where(GroupMember.user_id == row.id)
-    return roles.scalar_subquery(), groups.scalar_subquery()
+    return select(*(row[name] for name in _SHOWN), held_roles(row.id), held_groups(row.id))

@@ -17,7 +17,9 @@ from uuid import UUID
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from usermgmt.groups.reach import ids_of
 from usermgmt.permissions import EVERYONE, Reach
+from usermgmt.roles.held import names_of
 from usermgmt.storage.explain import estimate_rows
 from usermgmt.storage.pages import Position
 from usermgmt.storage.rows import Rows
@@ -212,9 +214,7 @@ def _values(filters: Filters) -> dict[str, Any]:
 def _listed(row: Sequence[Any]) -> FoundUser:
     """The row's columns are the fields; roles and groups are joined texts."""
     roles, groups = row[-2:]
-    names = sorted(roles.split(",")) if roles else ()
-    ids = sorted(map(UUID, groups.split(","))) if groups else ()
-    return FoundUser._make((*row[:-2], names, ids))
+    return FoundUser._make((*row[:-2], names_of(roles), ids_of(groups)))
 
 
 def _is_sqlite(session: AsyncSession) -> bool:

@@ -1,7 +1,7 @@
 """Reading accounts by id, many at a time: one statement, rows and no objects of the ORM."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -14,6 +14,8 @@ from usermgmt.roles.held import held_roles, names_of
 from usermgmt.storage.rows import Rows
 from usermgmt.storage.wanted import DISTRIBUTED, is_wanted, kind_of, wanted, wanted_values
 from usermgmt.users.models import User
+
+HELD = ("roles", "groups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +56,5 @@ def _statement(kind: str) -> Select[*tuple[Any, ...]]:
 
 
 def _found(roles: ScalarSelect[str | None], groups: ScalarSelect[str | None]) -> Select[*tuple[Any, ...]]:
-    return select(
-        roles,
-        groups,
-        User.id,
-        User.username,
-        User.email,
-        User.display_name,
-        User.status,
-        User.attributes,
-        User.email_verified_at,
-        User.created_at,
-        User.updated_at,
-        User.last_login_at,
-        User.version,
-    ).where(User.deleted_at.is_(None))
+    columns = (getattr(User, field.name) for field in fields(ReadUser) if field.name not in HELD)
+    return select(roles, groups, *columns).where(User.deleted_at.is_(None))

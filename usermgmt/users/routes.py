@@ -77,11 +77,7 @@ _UPDATE_EVENTS = (
     Event.REAUTHENTICATION_FAILED,
     Event.REAUTHENTICATION_THROTTLED,
 )
-_UPDATE_REFUSALS = (
-    UserNotFound,
-    UsernameTaken,
-    EmailTaken,
-    FieldNotPermitted,
+_CHANGE_REFUSALS = (
     ExceedsOwnRights,
     LastAdmin,
     UserChanged,
@@ -91,6 +87,7 @@ _UPDATE_REFUSALS = (
     TooManyAttempts,
     Overloaded,
 )
+_UPDATE_REFUSALS = (UserNotFound, UsernameTaken, EmailTaken, FieldNotPermitted, *_CHANGE_REFUSALS)
 
 
 def registration_is_open(settings: Settings) -> bool:
@@ -192,17 +189,7 @@ async def patch_user(user_id: UUID, body: PatchUser) -> Response:
     Event.REAUTHENTICATION_THROTTLED,
 )
 @answers(204)
-@refuses(
-    UserNotFound,
-    ExceedsOwnRights,
-    LastAdmin,
-    UserChanged,
-    InvalidHeader,
-    RecentSignInRequired,
-    WrongCurrentPassword,
-    TooManyAttempts,
-    Overloaded,
-)
+@refuses(UserNotFound, *_CHANGE_REFUSALS)
 @accepts_header("If-Match")
 async def delete_user(user_id: UUID, body: DeleteUser | None) -> Response:
     """Delete a user; an administrator can restore it until it is erased."""
