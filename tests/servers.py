@@ -136,7 +136,7 @@ class Valkey:
         for _ in range(200):
             if self._answers():
                 return
-            time.sleep(0.02)
+            time.sleep(0.02)  # it does not listen yet, and tells nobody when it does
         raise RuntimeError("Valkey does not start")
 
     def kill(self) -> None:

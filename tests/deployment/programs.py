@@ -51,7 +51,7 @@ def running(
         while not listens(port):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.02)
+            time.sleep(0.02)  # it does not listen yet, and tells nobody when it does
         yield process
     finally:
         if process.poll() is None:

@@ -170,12 +170,12 @@ def test_a_pooler_that_restarts_under_load_costs_503_and_nothing_that_was_acknow
 ):
     ways = [partial(connect_plainly, each.port) for each in pooled]
     with traffic(people.callers(*ways)) as seen:
-        time.sleep(0.5)
+        time.sleep(0.5)  # until the load is at work
         pooler.stop()
-        time.sleep(1)
+        time.sleep(1)  # the load goes on without it
         pooler.start()
         back = time.monotonic()
-        time.sleep(4)
+        time.sleep(4)  # and with it again
     assert seen.faults
     assert {why[:3] for _, _, why in seen.faults} == {"503"}
     assert [fault for fault in seen.faults if fault[0] > back + 3] == []

@@ -79,7 +79,7 @@ class Scraped:
         deadline = time.monotonic() + PATIENCE
         while not self.value(expression):
             assert time.monotonic() < deadline, expression
-            time.sleep(0.1)
+            time.sleep(0.1)  # until it has scraped and evaluated again
 
     def call(self, method: str, path: str, body: Any = None, token: str = "") -> tuple[int, Any]:
         """Call the server."""
@@ -175,7 +175,7 @@ def _await(url: str) -> None:
                 return
         except OSError:
             assert time.monotonic() < deadline, url
-            time.sleep(0.05)
+            time.sleep(0.05)  # it does not listen yet
 
 
 def use(seen: Scraped) -> None:

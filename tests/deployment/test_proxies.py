@@ -176,7 +176,7 @@ def test_a_rolling_restart_under_load_fails_no_request(
     before: Proxy, instances: tuple[Instance, Instance], people: People
 ):
     with traffic(people.callers(before.connect)) as seen:
-        time.sleep(0.5)
+        time.sleep(0.5)  # until the load is at work
         for each in instances:
             each.restart()
             time.sleep(2.5)  # until it is asked again, before the other one goes
@@ -191,12 +191,12 @@ def test_a_killed_instance_costs_only_what_was_under_way_on_it(
 ):
     callers = people.callers(before.connect)
     with traffic(callers) as seen:
-        time.sleep(0.5)
+        time.sleep(0.5)  # until the load is at work
         instances[0].kill()
         killed = time.monotonic()
-        time.sleep(2)
+        time.sleep(2)  # the load goes on with one
         instances[0].start()
-        time.sleep(2)
+        time.sleep(2)  # and with both again
     assert len(seen.faults) <= len(callers)
     assert [fault for fault in seen.faults if fault[0] > killed + 1] == []
     for name, acknowledged in seen.acknowledged.items():
@@ -213,7 +213,7 @@ def test_a_reload_of_one_instance_with_two_workers_fails_no_request(
         instances[0].process.popen.send_signal(signal.SIGHUP)
         for _ in range(2):
             instances[0].process.wait_for('"worker_ready"')
-        time.sleep(1)
+        time.sleep(1)  # the load goes on with the new workers
     assert seen.faults == []
     assert min(seen.asked.values()) > 50, seen.asked
     told(f"{before.kind}, an instance reloaded", seen)
@@ -225,4 +225,4 @@ def until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not holds():
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.1)  # other processes tell nobody

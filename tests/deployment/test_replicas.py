@@ -52,7 +52,7 @@ def until(holds: Callable[[], bool]) -> float:
     started = time.monotonic()
     while not holds():
         assert time.monotonic() < started + 20
-        time.sleep(0.05)
+        time.sleep(0.05)  # other processes tell nobody
     return time.monotonic() - started
 
 
@@ -98,15 +98,15 @@ def test_a_standby_that_is_promoted_is_found_by_an_address_of_two_hosts(
     instance = begin(url, database__read_url=standby.url(DATABASE))
     callers = people_there.callers(lambda: connect_plainly(instance.port))
     with traffic(callers) as seen:
-        time.sleep(1)
+        time.sleep(1)  # until the load is at work
         assert seen.faults == []
         primary.stop()
         died = time.monotonic()
-        time.sleep(1)
+        time.sleep(1)  # the load goes on without it
         standby.promote()
         promoted = time.monotonic()
         until(lambda: call(f"{instance.url}/health/ready")[0] == 200)
-        time.sleep(2)
+        time.sleep(2)  # the load goes on with the new one
     assert seen.faults
     assert {why[:3] for _, _, why in seen.faults} == {"503"}
     assert [fault for fault in seen.faults if not died - 0.5 < fault[0] < promoted + 3] == []

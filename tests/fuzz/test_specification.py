@@ -49,7 +49,7 @@ def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
             urlopen(f"{address}/health/ready").close()
             return
         except OSError:
-            time.sleep(0.1)
+            time.sleep(0.1)  # it does not listen yet, and tells nobody when it does
     raise AssertionError("the server does not answer")
 
 

@@ -75,7 +75,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]], *, within: float = PA
     deadline = time.monotonic() + within
     while not await holds():
         assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # threads and the database end by themselves
 
 
 async def assert_nothing_is_left(server: Server, admin: Person) -> None:
@@ -142,7 +142,7 @@ class Client:
     async def visit(self, seconds: float, *, says_so: bool) -> bool:
         """Ask, and go away after a while. Whether an answer came before."""
         serving = asyncio.ensure_future(self._app(self._scope, self._receive, self._send))  # type: ignore[arg-type]
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)  # the moment at which it goes is the subject
         was_answered = self.was_answered
         if says_so:
             self._gone.set()
@@ -196,7 +196,7 @@ async def test_a_socket_that_is_closed_early_leaves_nothing_behind(
         connection: socket.socket = writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
         writer.write(whole if chance.random() < 0.75 else whole[: chance.randrange(len(whole))])
-        await asyncio.sleep(chance.uniform(0, longest))
+        await asyncio.sleep(chance.uniform(0, longest))  # at any point of what it does
         writer.transport.abort()
         with suppress(ConnectionError):
             await writer.wait_closed()

@@ -83,10 +83,10 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault(server
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(registration(body[:length], f"Content-Length: {len(body)}"))
                 await writer.drain()
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # the server waits for the rest by then
                 writer.close()
                 await writer.wait_closed()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # in which a fault would be logged
             assert (await exchange(port, head("GET", "/health/live"))).status == 200
     assert await count_users(server) == 0
     assert [line for line in logs if line["log_level"] not in ("info", "debug")] == []
@@ -99,7 +99,7 @@ async def test_a_client_that_leaves_before_its_answer_has_its_write(server: Serv
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(registration(body, f"Content-Length: {len(body)}"))
         await writer.drain()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # the request is read and at work by then
         writer.close()
         await writer.wait_closed()
         async with asyncio.timeout(PATIENCE):
@@ -148,7 +148,7 @@ class Stream:
         try:
             while True:
                 yield b"{}\n"
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)  # a stream that has something now and then
         finally:
             self.let_go.set()
 

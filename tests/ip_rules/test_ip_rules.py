@@ -123,7 +123,7 @@ async def answers(person: Person, status: int) -> None:
     for _ in range(30):
         if (await from_(person, STRANGE, "GET", "/api/users/me")).status_code == status:
             return
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the rules are read anew in real time
     raise AssertionError(f"no {status} within 1.5 s")
 
 

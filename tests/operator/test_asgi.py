@@ -31,7 +31,7 @@ def ready(process: Process, url: str) -> Any:
         try:
             return call(f"{url}/health/ready")[1]
         except OSError:
-            time.sleep(0.1)
+            time.sleep(0.1)  # it does not listen yet, and tells nobody when it does
     raise AssertionError(process.errors())
 
 

@@ -239,7 +239,7 @@ def test_a_backup_that_is_cut_leaves_no_file(line: CommandLine, start: Start, tm
         deadline = time.monotonic() + PATIENCE
         while not any(path.read_text() for path in tmp_path.glob(".kept.part-*")):
             assert time.monotonic() < deadline
-            time.sleep(0.01)
+            time.sleep(0.01)  # a file tells nobody that it grew
         assert process.end(signal.SIGTERM) == 130
     assert [path.name for path in tmp_path.iterdir() if "kept" in path.name] == []
 

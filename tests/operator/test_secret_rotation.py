@@ -33,7 +33,7 @@ def signed_in(url: str) -> Iterator[Counter[str]]:
     def live(name: str) -> None:
         def told(what: str, answer: tuple[int, Any]) -> Any:
             seen[f"{what} {answer[0]}"] += 1
-            time.sleep(0.05)
+            time.sleep(0.05)  # people pause; the server has time for the rotation too
             return answer[1]
 
         while not ended.is_set():

@@ -152,7 +152,7 @@ def test_two_first_starts_on_one_port_make_one_server_that_knows_the_password(st
     port = str(free_port())
     processes = [start("serve", "--dev", "--port", port, "--json") for _ in range(2)]
     while not (over := [process for process in processes if process.popen.poll() is not None]):
-        time.sleep(0.1)
+        time.sleep(0.1)  # either may be the one that ends
     (loser,) = over
     assert loser.end() == 1
     assert port in loser.errors()

@@ -52,7 +52,7 @@ def until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.05)  # processes and their children tell nobody
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def test_signals_to_the_whole_group_are_the_parents(serving: Serving) -> None:
     for pid in workers:
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGHUP)
-    time.sleep(0.5)
+    time.sleep(0.5)  # in which whoever obeyed would be gone
     assert children(process) == workers
     assert process.end(signal.SIGINT) == 0
 
@@ -202,7 +202,7 @@ def test_workers_that_die_while_a_reload_would_replace_them_are_no_end_of_it(ser
 def test_an_end_under_load_loses_no_request(serving: Serving, kind: str) -> None:
     process, url = serving(server__drain_delay="1s", server__server=kind)
     with load(url) as faults:
-        time.sleep(0.5)
+        time.sleep(0.5)  # until the load is at work
         assert process.end(signal.SIGTERM) == 0
     assert faults == []
 

@@ -80,7 +80,7 @@ async def until(seconds: float, holds: Any) -> None:
     deadline = time.monotonic() + seconds
     while not await holds():
         assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # pools and the server end by themselves
 
 
 async def in_good_time(call: Any) -> Any:
@@ -337,7 +337,7 @@ async def test_without_postgresql_every_request_is_503_and_with_it_all_is_well_a
     seen: Counter[int] = Counter()  # while it recovers it answers, but refuses
     while not starting.done():
         seen[(await in_good_time(ada.get("/api/users/me"))).status_code] += 1
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # or asking would slow the recovery
     await starting
     assert set(seen) <= {200, 503}
 
@@ -424,7 +424,7 @@ async def test_connections_cut_at_any_moment_leave_answers_that_are_true(
         registering = asyncio.gather(*(register(name) for name in names))
         while not registering.done():
             await other.execute(f"{cut} AND datname = current_database() AND random() < 0.3")
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # which some get through, and some do not
         await registering
     assert set(statuses.values()) <= {201, 503}
     made = {name for (name,) in await server.rows("SELECT username FROM users")}

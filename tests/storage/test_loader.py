@@ -113,7 +113,7 @@ async def test_who_would_wait_for_ever_is_refused(table: Table):
         running.append(asyncio.create_task(loader.load(key)))
         await turn()
     first = asyncio.create_task(loader.load(98))
-    await asyncio.sleep(0.01)
+    await turn()
     second = asyncio.create_task(loader.load(99))
     outcomes = await asyncio.gather(first, second, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [DatabaseUnavailable] * 2

@@ -18,7 +18,7 @@ from usermgmt.settings import Settings
 
 COLUMNS = ("chore", "state", "rows", "seconds", "last_success")
 NAMES = [chore.name for chore in shared_chores(Settings())]
-TRIES, PAUSE_SECONDS = 25, 0.2
+TRIES, PAUSE_SECONDS = 25, 0.2  # a server that is at a chore may be done within them
 """How often it is asked for a chore that a server is doing at the moment."""
 
 log = structlog.get_logger("usermgmt.chores")

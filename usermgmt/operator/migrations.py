@@ -31,9 +31,9 @@ from usermgmt.storage.faults import faults_translated
 
 ADVISORY_LOCK = 7_391_246_051  # any number, but the same in every release
 LOCK_MILLISECONDS = 5_000
-LOCK_PAUSE_SECONDS = 0.1
+LOCK_PAUSE_SECONDS = 0.1  # between two tries: to wait inside a statement would hold a snapshot
 SQLITE_WAIT_SECONDS = 60
-SQLITE_PAUSE_SECONDS = 0.05
+SQLITE_PAUSE_SECONDS = 0.05  # SQLite's own waiting does not cover the change of the journal
 
 _NUMBERS = re.compile(r"(?P<number>[0-9]{4})(?:_from_(?P<oldest>[0-9]{4}))?")
 """A revision: its number, and the oldest whose release's code runs on it. Without that, only its own release's does."""
