@@ -14,7 +14,7 @@ from usermgmt.errors import Conflict, FieldError, Forbidden, NotFound, Validatio
 from usermgmt.identifiers import new_id
 from usermgmt.ip_rules import queries
 from usermgmt.ip_rules.models import IpRule
-from usermgmt.permissions import ADMIN
+from usermgmt.permissions import ADMIN, Rights
 from usermgmt.roles import queries as role_queries
 from usermgmt.runtime import Runtime
 from usermgmt.security.address import parse_network
@@ -80,7 +80,7 @@ def refuse_client(runtime: Runtime, client: Client, network: str | None) -> None
 
 def refuse_principal(runtime: Runtime, caller: Caller) -> None:
     """Refuse, with `AddressDenied`, an address from which this account, or a role that it holds, may not call."""
-    _refuse(runtime, caller.client.address, _own_subjects(caller))
+    _refuse(runtime, caller.client.address, _subjects_of(caller.user_id, caller.rights))
 
 
 def _refuse(runtime: Runtime, address: str | None, subjects: Sequence[Subject]) -> None:
@@ -90,9 +90,10 @@ def _refuse(runtime: Runtime, address: str | None, subjects: Sequence[Subject]) 
         raise AddressDenied
 
 
-def _own_subjects(caller: Caller) -> list[Subject]:
-    roles = [Subject(SubjectKind.ROLE, role) for role in sorted(caller.rights.roles)]
-    return [*roles, Subject(SubjectKind.USER, str(caller.user_id))]
+def _subjects_of(user_id: UUID | None, rights: Rights) -> list[Subject]:
+    """Whatever a rule may name an account by."""
+    roles = [Subject(SubjectKind.ROLE, role) for role in sorted(rights.roles)]
+    return [*roles, Subject(SubjectKind.USER, str(user_id))]
 
 
 async def explain(
@@ -102,9 +103,7 @@ async def explain(
     subjects = [EVERYONE]
     async with runtime.database.read() as session:
         if user_id is not None:
-            rights = await role_queries.find_rights(session, user_id)
-            subjects += [Subject(SubjectKind.ROLE, role) for role in sorted(rights.roles)]
-            subjects.append(Subject(SubjectKind.USER, str(user_id)))
+            subjects += _subjects_of(user_id, await role_queries.find_rights(session, user_id))
         if network is not None:
             subjects.append(Subject(SubjectKind.SET, network))
         book = await _read_book(session)
@@ -282,7 +281,8 @@ async def _conclude(
     """Refuse a change that its author would not survive; record it."""
     if caller.principal is not None and not is_forced:
         book = await _read_book(session)
-        subjects = [EVERYONE, *_own_subjects(caller), Subject(SubjectKind.SET, ADMIN_SET)]
+        own = _subjects_of(caller.user_id, caller.rights)
+        subjects = [EVERYONE, *own, Subject(SubjectKind.SET, ADMIN_SET)]
         if not book.decide(caller.client.address, subjects, now=now).is_allowed:
             raise WouldLockOut
     await audit.record(
