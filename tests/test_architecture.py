@@ -283,7 +283,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "redis": ("storage.counters",),
     "quart_schema": ("http.openapi",),
     "hypercorn": ("operator.*", "http.connection"),  # there the types of its messages
-    "h11": ("operator.connections",),
+    "h11": ("operator.http1",),
     "h2": ("operator.http2",),
     "hyperframe": ("operator.http2",),
     "granian": ("operator.granian_server",),

@@ -78,6 +78,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "server.drain_delay": "0s",
         "server.request_timeout": "15s",
         "server.head_timeout": "5s",
+        "server.min_bytes_per_second": "8192",
         "server.max_connections": "10000",
         "server.max_body_bytes": "65536",
         "server.management_bind": "",

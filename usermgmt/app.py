@@ -79,8 +79,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body_bytes
     app.config["BODY_TIMEOUT"] = settings.server.request_timeout.total_seconds()
     app.config["PROPAGATE_EXCEPTIONS"] = False
-    if settings.server.fast_path:
-        connection.install(app)
+    connection.install(app, settings.server.transfer_seconds, is_fast=settings.server.fast_path)
     app.url_map.merge_slashes = False
     app.url_map.converters.update(CONVERTERS)
     for blueprint in BLUEPRINTS:

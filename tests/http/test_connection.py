@@ -185,6 +185,6 @@ def test_another_release_of_the_framework_is_served_as_it_does_itself(monkeypatc
     app = Quart("other")
     monkeypatch.setattr(connection, "version", lambda _: "9.9.0")
     with structlog.testing.capture_logs() as logs:
-        connection.install(app)
+        connection.install(app, len)
     assert app.asgi_http_class is Quart.asgi_http_class
     assert [(line["event"], line["quart"]) for line in logs] == [("fast_path_off", "9.9.0")]

@@ -4,18 +4,28 @@ timer's task and three sends.
 It stands on the framework's extension points (`asgi_http_class`, `request_class`, `session_interface`) and is used
 with the versions it was tested with; with any other the framework's own connection serves, and the log says so.
 
+Whichever connection serves, a target that is none is refused before the framework sees it, which fails at some, and a
+streamed answer that its client does not read is given up.
+
 What differs: nobody listens for a client that goes away while its request is handled, so its transaction is never cut
 in half. A body is taken from the connection when it is read, and a client that leaves in the middle of it ends its
 request. A streamed answer ends with its client, as before.
 """
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from importlib.metadata import version
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import structlog
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from hypercorn.typing import (
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPResponseBodyEvent,
+    HTTPResponseStartEvent,
+)
 from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
@@ -28,15 +38,24 @@ from werkzeug.exceptions import RequestTimeout
 
 TESTED_WITH = "0.22."
 
+EXTENSION = "usermgmt.seconds_for"
+
+SecondsFor = Callable[[int], float]
+
 log = structlog.get_logger("usermgmt.server")
 
 
-def install(app: Quart) -> None:
-    """Have the application serve its requests this way, if its framework is one that was tested."""
+def install(app: Quart, seconds_for: SecondsFor, *, is_fast: bool = True) -> None:
+    """Have the application serve its requests this way, if its framework is one that was tested: at the least cost, or
+    as the framework does. `seconds_for` tells how long a client may take to read so many bytes.
+    """
     if not is_tested(version("quart")):
         log.warning("fast_path_off", quart=version("quart"), tested_with=TESTED_WITH)
         return
-    app.asgi_http_class = Connection
+    app.extensions[EXTENSION] = seconds_for
+    app.asgi_http_class = Connection if is_fast else BoundedConnection
+    if not is_fast:
+        return
     app.request_class = DirectRequest
     app.session_interface = cast("SecureCookieSessionInterface", NoSessions())
 
@@ -117,11 +136,41 @@ class NoSessions(SessionInterface):
         return instance is self._nothing
 
 
-class Connection(ASGIHTTPConnection):
-    """One request and its answer."""
+class BoundedConnection(ASGIHTTPConnection):
+    """One request and its answer, as the framework serves them."""
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Answer the request, if it is for anything."""
+        refusal = _refusal(self.scope["method"], self.scope["path"])
+        if refusal is None:
+            await super().__call__(receive, send)
+        else:
+            await _refuse(send, refusal)
+
+    async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
+        """Send piece by piece; raises `TimeoutError` when the client does not read in time."""
+        seconds_for: SecondsFor = self.app.extensions[EXTENSION]
+
+        async def send_in_time(message: ASGISendEvent) -> None:
+            try:
+                async with asyncio.timeout(seconds_for(len(cast("bytes", message.get("body", b""))))):
+                    await send(message)
+            except TimeoutError:
+                log.info("unread_stream_given_up", request_id=response.headers.get("X-Request-ID"))
+                raise
+
+        await super()._send_response(send_in_time, response)
+
+
+class Connection(BoundedConnection):
+    """One request and its answer, at the least cost."""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer the request, unless its client leaves before it is whole."""
+        refusal = _refusal(self.scope["method"], self.scope["path"])
+        if refusal is not None:
+            await _refuse(send, refusal)
+            return
         request = cast("DirectRequest", self._create_request_from_scope(send))
         request.body.receive = receive
         try:
@@ -163,6 +212,26 @@ class Connection(ASGIHTTPConnection):
 async def _until_gone(receive: ASGIReceiveCallable) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _refusal(method: str, path: str) -> int | None:
+    """The status for what asks for no path (RFC 9112, section 3.2), which a whole URL and `*` stand for."""
+    if path[:1] == "/" or path == "*":
+        return None
+    if method == "CONNECT":
+        return 405
+    try:
+        url = urlsplit(path)
+    except ValueError:
+        return 400
+    is_whole = url.scheme in ("http", "https") and url.netloc and not url.path.startswith("//")
+    return None if is_whole else 400
+
+
+async def _refuse(send: ASGISendCallable, status: int) -> None:
+    headers = [(b"content-length", b"0"), (b"cache-control", b"no-store")]
+    await send(cast("HTTPResponseStartEvent", {"type": "http.response.start", "status": status, "headers": headers}))
+    await send(_body(b""))
 
 
 def _start(response: Response) -> HTTPResponseStartEvent:

@@ -50,20 +50,23 @@ async def read_upload(media_types: tuple[str, ...]) -> Upload:
 
 
 async def _receive(file: BinaryIO) -> None:
-    """Write the body to a file. A client has the time of a request for each piece of it."""
-    settings = runtime().settings.server
-    missing = settings.max_upload_bytes
+    """Write the body to a file. A client may pause for no longer than a request takes, nor be slower on the whole than
+    `server.min_bytes_per_second`.
+    """
+    settings, loop = runtime().settings.server, asyncio.get_running_loop()
+    began, received = loop.time(), 0
     pieces = aiter(request.body)
     while True:
+        latest = min(began + settings.transfer_seconds(received), loop.time() + settings.transfer_seconds(0))
         try:
-            async with asyncio.timeout(settings.request_timeout.total_seconds()):
+            async with asyncio.timeout_at(latest):
                 piece = await anext(pieces, None)
         except TimeoutError as error:
             raise RequestTimeout from error
         if piece is None:
             break
-        missing -= len(piece)
-        if missing < 0:
+        received += len(piece)
+        if received > settings.max_upload_bytes:
             raise BodyTooLarge
         await asyncio.to_thread(file.write, piece)
     file.seek(0)

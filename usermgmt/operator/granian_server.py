@@ -88,14 +88,21 @@ class Farewell:
         self.is_said = False
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request. One whose body breaks off, or is no body, gets 400: Granian would answer 500."""
+        is_begun = False
 
         def send_farewell(message: Message) -> Awaitable[None]:
-            if self.is_said and message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], CLOSE]}
+            nonlocal is_begun
+            if message["type"] == "http.response.start":
+                is_begun = True
+                if self.is_said:
+                    message = {**message, "headers": [*message["headers"], CLOSE]}
             return send(message)
 
         await self._app(scope, receive, send_farewell)  # type: ignore[arg-type] # as Granian calls it
+        if not is_begun:
+            await send({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"0"), CLOSE]})
+            await send({"type": "http.response.body", "body": b""})
 
 
 class SharedSocketServer(Server):
@@ -114,6 +121,9 @@ class SharedSocketServer(Server):
             log_enabled=False,
         )
         sock.settimeout(0)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Granian waits for ever until what it has written is read
+            patience = Connection.settings.request_timeout.total_seconds()
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(patience * 1000)))
         self._descriptor = os.dup(sock.fileno())  # it closes this one when it takes no more
         self._inode = os.fstat(self._descriptor).st_ino
 

@@ -7,6 +7,7 @@ says that nothing was done with it (RFC 9113, section 6.8 and REFUSED_STREAM).
 """
 
 import time
+from contextlib import suppress
 from typing import Any, ClassVar, cast
 from weakref import WeakSet
 
@@ -15,13 +16,15 @@ import structlog
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import StreamClosedError
+from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.typing import WorkerContext
 from hyperframe.frame import GoAwayFrame
-from priority.priority import PriorityError
+from priority.priority import MissingStreamError, PriorityError
 
 LONGEST_HEAD = 16 * 1024
 MOST_HEADERS = 100
@@ -34,6 +37,11 @@ CONTROLS = (
     h2.events.RemoteSettingsChanged,
     h2.events.WindowUpdated,
 )
+
+PREFACE_BYTES = 24
+FRAME_HEAD_BYTES = 9
+DATA, HEADERS, CONTINUATION = 0, 1, 9
+END_HEADERS = 4
 
 log = structlog.get_logger("usermgmt.server")
 
@@ -51,6 +59,56 @@ class Allowance:
         self._left = min(self._most, self._left + (now - self._seen) * self._a_second) - 1
         self._seen = now
         return self._left >= 0
+
+
+class Frames:
+    """Follows the frames that come in, to tell since when one of them, or a head of several, has not ended."""
+
+    def __init__(self, now: float) -> None:
+        self._began = now
+        self._has_asked = self._is_within_head = False
+        self._head = bytearray()  # of the present frame
+        self._missing = PREFACE_BYTES
+        self._kind = self._flags = self._stream = -1
+
+    def follow(self, data: bytes, now: float) -> None:
+        """Take note of bytes that came."""
+        at = 0
+        while at < len(data):
+            if self._missing:
+                taken = min(self._missing, len(data) - at)
+                self._missing -= taken
+            else:
+                taken = FRAME_HEAD_BYTES - len(self._head)
+                if not self._head and not self._is_within_head and self._has_asked:
+                    self._began = now
+                self._head += data[at : at + taken]
+                self._note_head()
+            at += taken
+            if not self._missing and len(self._head) == FRAME_HEAD_BYTES:
+                self._note_end()
+
+    def unfinished_since(self) -> float | None:
+        """When the frame or the head began that has not ended; at first, when the connection did. None: neither has."""
+        is_whole = not self._head and not self._is_within_head and self._has_asked
+        return None if is_whole else self._began
+
+    def data_of(self) -> int | None:
+        """The stream of the body of which a frame has begun, if that is what has not ended."""
+        return self._stream if self._has_asked and self._missing and self._kind == DATA else None
+
+    def _note_head(self) -> None:
+        if len(self._head) < FRAME_HEAD_BYTES:
+            return
+        self._missing = int.from_bytes(self._head[:3])
+        self._kind, self._flags = self._head[3:5]
+        self._stream = int.from_bytes(self._head[5:]) & ANY_STREAM
+
+    def _note_end(self) -> None:
+        self._head.clear()
+        if self._kind in (HEADERS, CONTINUATION):
+            self._is_within_head = not self._flags & END_HEADERS
+            self._has_asked = self._has_asked or not self._is_within_head
 
 
 class _Connection(H2Connection):
@@ -80,12 +138,15 @@ class BoundedHttp2(H2Protocol):
         self.connection = _bounded_connection()
         self._resets = Allowance(MOST_STREAMS, 10)
         self._controls = Allowance(2_000, 200)
+        self._frames = Frames(time.monotonic())
         self._is_told = False
         self._last: int | None = None
         self.alive.add(self)
 
     async def handle(self, event: Event) -> None:
         """Take what the client sent; one who sends what makes no sense, or too much of it, is shown out."""
+        if isinstance(event, RawData):
+            self._frames.follow(event.data, time.monotonic())
         try:
             await super().handle(event)
         except PriorityError:
@@ -95,6 +156,14 @@ class BoundedHttp2(H2Protocol):
                 await buffer.close()
         if self._server.terminated.is_set() and not self._is_told:
             await self.tell_end()
+
+    def head_since(self, now: float) -> float | None:  # noqa: ARG002 - as of HTTP/1.1
+        """When the head or the frame began that has not ended; how long a body may take is for its reader to say."""
+        return None if self._frames.data_of() in self.streams else self._frames.unfinished_since()
+
+    async def give_up_head(self) -> None:
+        """Close: it takes too long."""
+        await self._show_out(ErrorCodes.NO_ERROR)
 
     async def tell_end(self) -> None:
         """Ask the client to go elsewhere with further requests; those that are on their way are served."""
@@ -146,6 +215,24 @@ class BoundedHttp2(H2Protocol):
             self.connection.send_headers(stream_id, head, end_stream=True)
             return True
         return False
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send a part of an answer. One that ends too early is reset, or its client would wait for the rest."""
+        if isinstance(event, StreamClosed):
+            await self._reset_unfinished(event.stream_id)
+        await super().stream_send(event)
+
+    async def _reset_unfinished(self, stream_id: int) -> None:
+        buffer = self.stream_buffers.get(stream_id)
+        if buffer is None or buffer.complete:
+            return
+        with suppress(ProtocolError):
+            self.connection.reset_stream(stream_id, ErrorCodes.INTERNAL_ERROR)
+        await buffer.close()
+        with suppress(MissingStreamError):
+            self.priority.unblock(stream_id)  # to be forgotten by who sends
+        await self.has_data.set()
+        await self._flush()
 
     async def _show_out(self, code: ErrorCodes) -> None:
         log.info("http2_shown_out", reason=code.name.lower())

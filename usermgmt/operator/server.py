@@ -227,6 +227,7 @@ def _config(settings: ServerSettings) -> Config:
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
     config.h11_max_incomplete_size = INCOMPLETE_BYTES
+    config.ssl_handshake_timeout = settings.head_timeout.total_seconds()
     config.include_server_header = False
     if settings.is_tls:
         config.certfile, config.keyfile = settings.tls_certificate, settings.tls_key

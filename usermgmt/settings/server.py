@@ -48,6 +48,10 @@ class ServerSettings(Section):
     head_timeout: Wait = Field(
         default=Duration.parse("5s"), description="Duration that the head of a request may take once it has begun."
     )
+    min_bytes_per_second: Annotated[Whole, Between(1, 1 << 30)] = Field(
+        default=8192,
+        description="Fewest bytes a second, beyond request_timeout, at which a client sends a file or reads an answer.",
+    )
     max_connections: Annotated[Whole, Between(1, 1_000_000)] = Field(
         default=10_000, description="Most connections at once, in number; further ones are answered 503."
     )
@@ -77,3 +81,7 @@ class ServerSettings(Section):
     def is_tls(self) -> bool:
         """Whether connections are encrypted by this server itself."""
         return bool(self.tls_certificate)
+
+    def transfer_seconds(self, size: int) -> float:
+        """How long a client may take to send or to read so many bytes of what has no time of its own."""
+        return self.request_timeout.total_seconds() + size / self.min_bytes_per_second
