@@ -426,6 +426,7 @@ def test_the_error_codes():
         "signing_key_not_found",
         "too_many_attempts",
         "too_many_ip_rules",
+        "too_many_refused",
         "took_too_long",
         "unreadable_file",
         "unreadable_row",

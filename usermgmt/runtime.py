@@ -1,5 +1,6 @@
 """What is built once per process and handed to every use case."""
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Runtime:
     rule_book: RuleBook = field(default_factory=RuleBook)
     rule_hits: Hits = field(default_factory=Hits)
     is_draining: bool = False
+    import_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     access_tokens: AccessTokens = field(init=False)
     refresh_tokens: RefreshTokens = field(init=False)
 

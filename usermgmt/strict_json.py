@@ -19,6 +19,8 @@ NUL = ("nul_character", "NUL is not allowed here.")
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # an unfinished one too: linear whatever comes
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def parse_object(raw: bytes, *, depth: int = MAX_DEPTH) -> dict[str, Any]:
     """Parse the one JSON object in `raw`, of up to `depth` levels, or raise `InvalidBody` or `ValidationFailed`."""
@@ -86,14 +88,14 @@ _decode = json.JSONDecoder(
 
 def _refuse_bad_text(value: dict[str, Any]) -> None:
     """Refuse text that neither database could keep: lone surrogates (400) and NUL (422, with its place)."""
-    errors = []
+    errors: list[FieldError] = []
     for pointer, text in _texts(value, ""):
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if _SURROGATE.search(text):
             raise InvalidBody("The JSON has a surrogate that stands alone.")
-        if "\x00" in text:
+        if "\x00" in text and len(errors) < MAX_ERRORS:
             errors.append(FieldError(*NUL, pointer))
     if errors:
-        raise ValidationFailed(errors[:MAX_ERRORS])
+        raise ValidationFailed(errors)
 
 
 def _texts(value: object, pointer: str) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """Reading files of accounts, a row at a time: one JSON object a line (NDJSON), or CSV with a header.
 
 Every row comes with the number of the line that it begins on. What cannot be read is a row that says so; reading goes
-on with the next, except where a file is not what its format says at all.
+on with the next, except where a file is not what its format says at all. No more than a row is in memory, whatever a
+file is: one without an end of a line, or with nothing else.
 """
 
 import csv
@@ -16,6 +17,9 @@ from usermgmt.errors import ApiError, FieldError, InvalidBody, Malformed, Valida
 from usermgmt.strict_json import MAX_DEPTH, NUL, escaped, parse_object
 
 MAX_LINE_BYTES = 64 * 1024
+MAX_ROW_CHARACTERS = 256 * 1024  # of CSV, with its quotes
+MAX_COLUMNS = 1_000
+MAX_EMPTY_LINES = 100_000
 LISTS = ("roles", "groups")
 ATTRIBUTE = "attributes."
 TRUTHS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
@@ -58,7 +62,7 @@ def read_lines(file: BinaryIO, form: Format) -> Iterator[Line]:
 
 
 def _ndjson(file: BinaryIO) -> Iterator[Line]:
-    number = 0
+    number = empty = 0
     while raw := file.readline(MAX_LINE_BYTES + 1):
         number += 1
         if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
@@ -68,6 +72,7 @@ def _ndjson(file: BinaryIO) -> Iterator[Line]:
             continue
         text = raw.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else raw.strip()
         if not text:
+            empty = _counted(empty)
             continue
         try:
             yield Line(number, parse_object(text))
@@ -77,7 +82,9 @@ def _ndjson(file: BinaryIO) -> Iterator[Line]:
 
 def _csv(file: BinaryIO) -> Iterator[Line]:
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    reader = csv.reader(text, strict=True)
+    lines = _RowLines(text)
+    reader = csv.reader(lines, strict=True)
+    empty = 0
     try:
         header = next(reader, None)
         if header is None:
@@ -85,23 +92,74 @@ def _csv(file: BinaryIO) -> Iterator[Line]:
         names = [name.strip() for name in header]
         _check_header(names)
         while True:
+            lines.begin_row()
             number = reader.line_num + 1
             cells = next(reader, None)
             if cells is None:
                 return
             if cells:
                 yield _row(number, names, cells)
+            elif lines.is_dropped:
+                yield Line(number, {}, UnreadableRow(f"The row is longer than {MAX_ROW_CHARACTERS} characters."))
+            else:
+                empty = _counted(empty)
     except (csv.Error, UnicodeDecodeError) as error:
         raise UnreadableFile(f"After line {reader.line_num}: {error}.") from error
     finally:
         text.detach()  # whose file it is closes it
 
 
+class _RowLines:
+    """The lines of a CSV file, of which those of one row have a length. What is longer is dropped where its end is
+    clear, which it is without quotes; elsewhere the file ends.
+    """
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self.begin_row()
+
+    def begin_row(self) -> None:
+        """What comes from now on is another row."""
+        self._left = MAX_ROW_CHARACTERS
+        self.is_dropped = False
+
+    def __iter__(self) -> "_RowLines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(self._left + 1)
+        if not line:
+            raise StopIteration
+        if len(line) > self._left:
+            self._drop(line)
+            return "\n"
+        self._left -= len(line)
+        return line
+
+    def _drop(self, line: str) -> None:
+        self.is_dropped = self._left == MAX_ROW_CHARACTERS
+        while line:
+            if not self.is_dropped or '"' in line:
+                raise csv.Error(f"a row is longer than {MAX_ROW_CHARACTERS} characters")
+            line = "" if line.endswith(("\n", "\r")) else self._text.readline(MAX_ROW_CHARACTERS)
+
+
+def _counted(empty: int) -> int:
+    """One more line that is empty."""
+    if empty == MAX_EMPTY_LINES:
+        raise UnreadableFile(f"More than {MAX_EMPTY_LINES} lines are empty.")
+    return empty + 1
+
+
 def _check_header(names: list[str]) -> None:
     if len(names) == 1 and ";" in names[0]:
         raise UnreadableFile("The columns are separated by semicolons; export them with commas.")
+    if not names:
+        raise UnreadableFile("The first line is empty, or too long to name columns.")
     if "username" not in names or "email" not in names:
         raise UnreadableFile("The first line must name the columns, username and email among them.")
+    if len(names) > MAX_COLUMNS:
+        raise UnreadableFile(f"The first line names more than {MAX_COLUMNS} columns.")
     if len(set(names)) != len(names):
         raise UnreadableFile("The first line names a column twice.")
     if any("\x00" in name for name in names):

@@ -16,13 +16,14 @@ from usermgmt.http.uploads import Upload
 from usermgmt.imports import service
 from usermgmt.imports.reading import Format, Line, UnreadableFile, read_lines
 from usermgmt.imports.schemas import ImportedRow, ImportOut, ImportQuery
-from usermgmt.imports.service import Outcome, Report, Totals
+from usermgmt.imports.service import Outcome, Report, TooManyRefused, Totals
 from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller, Renew
 
 blueprint = Blueprint("imports", __name__, url_prefix="/api/users")
 
+MOST_REFUSED = 100_000  # what a bad row costs is small, and a file of two bytes a row has millions
 FORMATS = {"application/x-ndjson": Format.NDJSON, "text/csv": Format.CSV}
 
 
@@ -32,12 +33,13 @@ FORMATS = {"application/x-ndjson": Format.NDJSON, "text/csv": Format.CSV}
 @receives(*FORMATS)
 @emits(Event.USERS_IMPORTED)
 @answers(200, ImportOut, is_lines=True)
-@refuses(UnreadableFile)
+@refuses(UnreadableFile, TooManyRefused)
 async def import_users(upload: Upload, query: ImportQuery) -> Response:
     """Import users from a file, and answer line by line what becomes of each row; the last line is the sum.
 
     The file is received whole before its first row is looked at. Rows that are refused are reported, the others are
-    made. An account that is there already under the same names is left as it is, so that a file can be sent again.
+    made, until more than 100,000 are refused. An account that is there already under the same names is left as it is,
+    so that a file can be sent again.
     """
     rows = await _rows(upload)
     return streamed(_documents(runtime(), caller(), renewal(), upload, rows, query))
@@ -62,7 +64,9 @@ async def _documents(
     with upload.file:
         try:
             async with aclosing(
-                service.import_users(runtime, caller, rows, renew=renew, is_dry_run=query.dry_run)
+                service.import_users(
+                    runtime, caller, rows, renew=renew, most_refused=MOST_REFUSED, is_dry_run=query.dry_run
+                )
             ) as batches:
                 async for reports in batches:
                     totals.add(reports)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event
-from usermgmt.errors import ApiError, DatabaseUnavailable, FieldError, Overloaded
+from usermgmt.errors import ApiError, DatabaseUnavailable, FieldError, Malformed, Overloaded
 from usermgmt.groups import queries as group_queries
 from usermgmt.identifiers import new_id
 from usermgmt.imports import queries
@@ -37,6 +37,13 @@ AT_ONCE = 2  # batches, while the next one is read
 MOST_TRIES = 5
 HASH_PAUSE = 0.5  # seconds
 OTHER_NAMES = "The account with this id has another username or address; importing changes no account."
+
+
+class TooManyRefused(Malformed):
+    """An import was ended, since too many of its rows are refused."""
+
+    code = "too_many_refused"
+    detail = "Too many rows are refused. The accounts that were made stay; mend the file and send it again."
 
 
 class Outcome(StrEnum):
@@ -76,26 +83,41 @@ class Totals:
 
 
 async def import_users(
-    runtime: Runtime, caller: Caller, lines: Iterator[Line], *, renew: Renew | None = None, is_dry_run: bool = False
+    runtime: Runtime,
+    caller: Caller,
+    lines: Iterator[Line],
+    *,
+    renew: Renew | None = None,
+    most_refused: int | None = None,
+    is_dry_run: bool = False,
 ) -> AsyncGenerator[list[Report], None]:
     """Make the accounts that the lines describe, and report batch by batch.
 
     The caller must hold `users:write` over everything; `renew` asks before each batch whether that is so still. Raises
-    what it and reading the lines raise, and `DatabaseUnavailable`; the batches that were reported stay.
+    what it and reading the lines raise, `TooManyRefused` once more than `most_refused` rows are, and
+    `DatabaseUnavailable`; the batches that were reported stay.
     """
     most = 1 if runtime.database.is_sqlite else AT_ONCE
     under_way: deque[asyncio.Task[list[Report]]] = deque()
+    refused = 0
     try:
-        while batch := await asyncio.to_thread(_read_batch, runtime, lines):
+        while batch := await _next_batch(runtime, lines):
             caller = await renew() if renew is not None else caller
             work = _Batch(runtime, caller, await _Allowed.read(runtime, caller), batch).carry_out(is_dry_run=is_dry_run)
             under_way.append(asyncio.create_task(work))
             if len(under_way) > most:
-                yield await under_way.popleft()
+                reports = await under_way.popleft()
+                yield reports
+                refused += sum(report.outcome is Outcome.REFUSED for report in reports)
+                if most_refused is not None and refused > most_refused:
+                    break
+        is_cut = bool(batch)
         while under_way:
             yield await under_way.popleft()
     finally:
         await asyncio.gather(*under_way, return_exceptions=True)
+    if is_cut:
+        raise TooManyRefused
 
 
 async def export_users(
@@ -123,6 +145,14 @@ async def export_users(
         yield [(view, hashes.get(view.user.id)) for view in views]
 
 
+async def _next_batch(runtime: Runtime, lines: Iterator[Line]) -> list[tuple[int, Row | ApiError]]:
+    """The next rows, checked. One import of the process at a time has its turn: each thread that checks rows slows
+    down whatever else the process answers.
+    """
+    async with runtime.import_turn:
+        return await asyncio.to_thread(_read_batch, runtime, lines)
+
+
 def _read_batch(runtime: Runtime, lines: Iterator[Line]) -> list[tuple[int, Row | ApiError]]:
     """The next rows, checked; beside the event loop, since a thousand of them take a while."""
     found: list[tuple[int, Row | ApiError]] = []
@@ -132,8 +162,9 @@ def _read_batch(runtime: Runtime, lines: Iterator[Line]) -> list[tuple[int, Row 
             try:
                 checked = read_row(line.fields, runtime.password_policy)
             except ApiError as problem:
-                checked = problem.with_traceback(None)  # which would keep all that was read of the row
-                checked.__context__ = checked.__cause__ = None
+                checked = problem
+        if isinstance(checked, ApiError):
+            checked.__traceback__ = checked.__context__ = checked.__cause__ = None  # which keep all that was read
         found.append((line.number, checked))
     return found
 
@@ -196,7 +227,7 @@ class _Batch:
     async def carry_out(self, *, is_dry_run: bool) -> list[Report]:
         """Make accounts of the rows that can be; what became of each, in order."""
         for _ in range(MOST_TRIES):
-            new = await self._new()
+            new = await self._new() if self._rows else {}
             if is_dry_run:
                 self._reports |= {number: Report(number, Outcome.CREATED) for number in new}
                 break
