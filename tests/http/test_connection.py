@@ -129,10 +129,35 @@ class TestWaiting:
         assert (answer.status, json.loads(answer.body)["code"]) == (408, "request_timeout")
 
 
+TARGETS = {
+    ("GET", "http://elsewhere.example/health/live"): 200,
+    ("GET", "HTTPS://elsewhere.example/health/live?x=1"): 200,
+    ("GET", "http://elsewhere.example//health/live"): 400,
+    ("GET", "http://elsewhere.example"): 404,
+    ("GET", "http://[::1/health/live"): 400,
+    ("GET", "http:///health/live"): 400,
+    ("GET", "ftp://elsewhere.example/health/live"): 400,
+    ("GET", "?x=1"): 400,
+    ("GET", "health/live"): 400,
+    ("GET", "elsewhere.example:80"): 400,
+    ("OPTIONS", "*"): 404,
+    ("CONNECT", "elsewhere.example:443"): 405,
+    ("CONNECT", "/health/live"): 405,
+}
+
+
+@BOTH
+async def test_what_asks_for_no_path_is_refused(server: Server):
+    async with listening(server.app) as port:
+        for (method, target), status in TARGETS.items():
+            assert (await exchange(port, head(method, target))).status == status, target
+
+
 class Stream:
     """An endless answer that tells when it is let go."""
 
-    def __init__(self, app: Quart) -> None:
+    def __init__(self, app: Quart, piece: bytes = b"{}\n") -> None:
+        self.piece = piece
         self.let_go = asyncio.Event()
 
         @public
@@ -147,7 +172,7 @@ class Stream:
     async def pieces(self):
         try:
             while True:
-                yield b"{}\n"
+                yield self.piece
                 await asyncio.sleep(0.001)  # a stream that has something now and then
         finally:
             self.let_go.set()
@@ -166,6 +191,26 @@ async def test_a_stream_ends_with_its_client(server: Server):
                 await reader.readuntil(b"{}\n")
             writer.close()
             await stream.let_go.wait()
+
+
+class TestUnread:
+    @pytest.fixture(params=[True, False], ids=["own", "stock"])
+    def flags(self, request: pytest.FixtureRequest) -> dict[str, Any]:
+        rate = {"server.min_bytes_per_second": 10_000_000}
+        return {"server.fast_path": request.param, "server.request_timeout": "300ms", **rate}
+
+    async def test_a_stream_that_its_client_does_not_read_ends(self, server: Server):
+        server.app._got_first_request = False
+        stream = Stream(server.app, b"x" * 100_000)
+        with structlog.testing.capture_logs() as logs:
+            async with listening(server.app) as port:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1_000)
+                writer.write(head("GET", "/endless"))
+                async with asyncio.timeout(PATIENCE):
+                    assert (await reader.readline()).split(b" ")[1] == b"200"
+                    await stream.let_go.wait()
+                writer.transport.abort()
+        assert [line["event"] for line in logs if line["log_level"] == "info"].count("unread_stream_given_up") == 1
 
 
 @BOTH

@@ -85,6 +85,33 @@ def test_what_is_no_clear_request_is_refused_or_closed(serving: Serving, lines: 
         assert not seen or seen.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5"))
 
 
+CHUNKED = (
+    b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+NONE_OF_OURS = {
+    b"CONNECT elsewhere.example:443 HTTP/1.1\r\nHost: x\r\n\r\n": 405,
+    b"CONNECT /api/users HTTP/1.1\r\nHost: x\r\n\r\n": 405,
+    b"GET elsewhere.example:80 HTTP/1.1\r\nHost: x\r\n\r\n": 400,
+    b"GET elsewhere HTTP/1.1\r\nHost: x\r\n\r\n": 400,
+    b"GET http://[::1/api HTTP/1.1\r\nHost: x\r\n\r\n": 400,
+    CHUNKED + b"zz\r\n": 400,
+    CHUNKED + b"f" * 17 + b"\r\n": 400,
+    CHUNKED + b"1\r\nabc\r\n0\r\n\r\n": 400,
+}
+
+
+def test_what_is_none_of_ours_is_the_fault_of_who_asks(serving: Serving) -> None:
+    process, url = serving()
+    for request, status in NONE_OF_OURS.items():
+        with connection_to(url) as connection:
+            connection.sendall(request)
+            assert answered(connection)[0] == status, request
+    assert process.end(signal.SIGTERM) == 0
+    assert process.errors() == ""
+
+
 def test_probes_and_metrics_have_a_listener_of_their_own(serving: Serving) -> None:
     place = f"127.0.0.1:{free_port()}"
     process, url = serving(metrics__enabled="true", server__management_bind=place)
