@@ -91,6 +91,8 @@ CHUNKED = (
 
 
 NONE_OF_OURS = {
+    b"GET /health/live HTTP/1.1\r\n\r\n": 400,
+    b"GET /health/live HTTP/1.1\r\nHost: x\r\nhost: x\r\n\r\n": 400,
     b"CONNECT elsewhere.example:443 HTTP/1.1\r\nHost: x\r\n\r\n": 405,
     b"CONNECT /api/users HTTP/1.1\r\nHost: x\r\n\r\n": 405,
     b"GET elsewhere.example:80 HTTP/1.1\r\nHost: x\r\n\r\n": 400,
@@ -102,8 +104,11 @@ NONE_OF_OURS = {
 }
 
 
-def test_what_is_none_of_ours_is_the_fault_of_who_asks(serving: Serving) -> None:
+def test_what_is_none_of_ours_is_the_fault_of_who_asks(serving: Serving) -> None:  # I05, I08
     process, url = serving()
+    with connection_to(url) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.0\r\n\r\n")
+        assert answered(connection)[0] == 200
     for request, status in NONE_OF_OURS.items():
         with connection_to(url) as connection:
             connection.sendall(request)

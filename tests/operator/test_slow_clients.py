@@ -90,7 +90,7 @@ STALLS = {
 }
 
 
-def test_what_does_not_end_of_http_2_is_not_awaited_for_long(encrypted: str, tmp_path: Path) -> None:
+def test_what_does_not_end_of_http_2_is_not_awaited_for_long(encrypted: str, tmp_path: Path) -> None:  # I02, I12
     held: dict[str, socket.socket] = {name: secured(encrypted, tmp_path, "h2") for name in STALLS}
     held[HANDSHAKE] = connection_to(encrypted)
     began = time.monotonic()

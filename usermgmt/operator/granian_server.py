@@ -88,7 +88,12 @@ class Farewell:
         self.is_said = False
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one request. One whose body breaks off, or is no body, gets 400: Granian would answer 500."""
+        """Answer one request. One without its one `Host` (RFC 9112, section 3.2) gets 400, and so does one whose body
+        breaks off or is none: Granian would answer 500.
+        """
+        if scope["type"] == "http" and not _is_of_one_host(scope):
+            await _refuse(send)
+            return
         is_begun = False
 
         def send_farewell(message: Message) -> Awaitable[None]:
@@ -101,8 +106,18 @@ class Farewell:
 
         await self._app(scope, receive, send_farewell)  # type: ignore[arg-type] # as Granian calls it
         if not is_begun:
-            await send({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"0"), CLOSE]})
-            await send({"type": "http.response.body", "body": b""})
+            await _refuse(send)
+
+
+def _is_of_one_host(scope: Any) -> bool:
+    """Whether a request names one host; Granian adds an empty one where there is none, as HTTP/1.0 may have it."""
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    return len(hosts) == 1 and (hosts[0] != b"" or scope["http_version"] == "1")
+
+
+async def _refuse(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"0"), CLOSE]})
+    await send({"type": "http.response.body", "body": b""})
 
 
 class SharedSocketServer(Server):
