@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -121,6 +122,20 @@ class Process:
             self.popen.kill()
         assert self.popen.stderr is not None
         return self.popen.stderr.read()
+
+
+def children(process: Process) -> set[int]:
+    """The workers of a server."""
+    pid = process.popen.pid
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that comes by itself."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # processes and their children tell nobody
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.operator.calls import BODY, DIRECT, HEAD, answered, call, connection_to
-from tests.operator.conftest import PATIENCE, Process, Start, environment
+from tests.operator.conftest import PATIENCE, Process, Start, children, environment, until
 from tests.servers import free_port
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -40,19 +40,6 @@ def serving(start: Start, database_url: str) -> Callable[..., tuple[Process, str
 
 
 Serving = Callable[..., tuple[Process, str]]
-
-
-def children(process: Process) -> set[int]:
-    """The workers of a server."""
-    pid = process.popen.pid
-    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)  # processes and their children tell nobody
 
 
 @contextmanager

@@ -100,7 +100,6 @@ def _supervise(start: Start, settings: Settings) -> None:
     with serving.bound_sockets(settings.server) as sockets, _counts(settings) as counts:
         if not serving.run(lambda: _bring(settings)):
             return
-        serving.listen(sockets)
         url = local_url(settings.server.host, sockets[0].getsockname()[1], is_tls=settings.server.is_tls)
         flags = {**start.flags, "database.migrate": None}
         supervisor = Supervisor(

@@ -1,4 +1,5 @@
-"""The parent of `usermgmt serve --workers N`: keeps N workers on one set of listening sockets, serves nothing itself.
+"""The parent of `usermgmt serve --workers N`: keeps N workers on one set of sockets, serves nothing itself. The first
+worker that can answer has them listen: until then connections are refused, and whoever can goes elsewhere.
 
 A worker that dies or whose loop hangs is replaced, with growing pauses. SIGHUP replaces them one by one, each only when
 its successor is ready, so that no request fails; what changed in the settings then holds. The first SIGTERM or SIGINT

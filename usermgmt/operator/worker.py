@@ -95,6 +95,7 @@ async def _work(task: Task) -> None:
     try:
         app = built(settings, prepared.runtime)
         sockets = [socket.socket(fileno=descriptor) for descriptor in task.sockets]
+        server.listen(sockets)  # only now: who came earlier would wait for the start, and think that it hangs
         await server.serve(app, prepared.runtime, sockets, ending, tell_ready=link.tell_ready)
     finally:
         beating.cancel()
