@@ -4,19 +4,25 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from socket import socket
+from contextlib import ExitStack, suppress
+from socket import SO_RCVBUF, SOL_SOCKET, socket
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.operator.calls import BODY, HEAD, answered, call, connection_to
-from tests.operator.conftest import Process, Start, environment
+from tests.operator.conftest import PASSWORD, CommandLine, Process, Start, environment
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 LONG = "1h"
 SHORT_SECONDS = 1.0
 GENEROUS_SECONDS = 20.0
 """Far more than an end takes on a busy machine, far less than the hour that a bad one would."""
+
+BUSY_SECONDS = 3.0
+"""What a busy machine takes on top of a promised time."""
+STREAMED = 5_000
+"""Accounts, of which a client that reads slowly sees few."""
 
 
 @pytest.fixture
@@ -101,6 +107,34 @@ def test_a_client_that_does_not_read_is_dropped(serving: Serving, connect: Conne
     with pytest.raises(TimeoutError):
         connection.sendall(b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000_000)
     assert ended(process) == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_stream_that_is_read_slowly_ends_with_the_patience(serving: Serving, line: CommandLine, workers: str) -> None:
+    line.create("root", "--role", "admin")
+    line.done("seed", "--users", str(STREAMED), "--password-stdin", given=PASSWORD)
+    more = {"server__graceful_timeout": str(SHORT_SECONDS), "server__workers": workers, "limits__enabled": "false"}
+    process, url = serving(**more)
+    token = call(f"{url}/api/auth/login", {"username": "root", "password": PASSWORD})[1]["access_token"]
+    lines = "GET /api/users HTTP/1.1", "Host: x", "Accept: application/x-ndjson", f"Authorization: Bearer {token}"
+    with socket() as connection:
+        connection.setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)  # so that little is on its way
+        connection.settimeout(GENEROUS_SECONDS)
+        connection.connect(("127.0.0.1", urlsplit(url).port))
+        connection.sendall("\r\n".join((*lines, "", "")).encode())
+        received = connection.recv(1024)
+        assert b" 200 " in received
+        started = time.monotonic()
+        process.popen.send_signal(TERM)
+        with suppress(ConnectionResetError):
+            while process.popen.poll() is None and (piece := connection.recv(512)):
+                received += piece
+                time.sleep(0.02)
+    assert process.end() == 0
+    assert time.monotonic() - started < SHORT_SECONDS + 1 + BUSY_SECONDS
+    assert received.count(b'"username"') < STREAMED / 2
+    assert "Traceback" not in process.output + process.errors()
 
 
 @pytest.mark.parametrize("number", [TERM, INT])
