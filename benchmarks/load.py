@@ -70,6 +70,8 @@ class Client:
 
     async def call(self, wire: bytes) -> tuple[int, bytes]:
         """Send a request; its status and body. Raises `OSError` or `EOFError` when the connection fails."""
+        if self._streams is not None and self._is_closed(*self._streams):
+            self.close()
         if self._streams is None:
             self._streams = await self._open()
         reader, writer = self._streams
@@ -85,6 +87,11 @@ class Client:
         if b"connection: close" in head:
             self.close()
         return int(head[9:12]), body
+
+    @staticmethod
+    def _is_closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Whether the server is known to have closed it, as every client looks before it uses a connection again."""
+        return reader.at_eof() or reader.exception() is not None or writer.is_closing()
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(*self._address)

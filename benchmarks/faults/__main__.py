@@ -77,8 +77,7 @@ class Ground:
 async def _tried(fault: Fault, ground: Ground, pace: float) -> Verdict:
     """Let one fault happen under load, wait until all is calm, and hold the books."""
     async with place() as folder, _databases(fault, Scene(fault.kind, folder, pace), ground) as scene:
-        through = scene.proxy.port if scene.proxy is not None else None
-        async with staged(scene, through=through, settings=fault.settings, words=fault.words, rate=fault.rate):
+        async with staged(scene, settings=fault.settings, words=fault.words, rate=fault.rate):
             await asyncio.sleep(WARM_SECONDS)
             await fault.happen(scene)
             await _calm(scene, fault.recovery)

@@ -138,12 +138,12 @@ class Scene:
 
 @asynccontextmanager
 async def staged(
-    scene: Scene, *, through: int | None, settings: Mapping[str, str], words: Sequence[str], rate: float
+    scene: Scene, *, settings: Mapping[str, str], words: Sequence[str], rate: float
 ) -> AsyncIterator[Scene]:
-    """Prepare the database, start the server, and load it. `through` is the port at which it finds PostgreSQL."""
+    """Prepare the database, start the server, and load it."""
     async with AsyncExitStack() as stack:
         if scene.kind == "postgresql":
-            scene.url = f"postgresql://postgres@127.0.0.1:{through or scene.server.port}/faults"
+            scene.url = _address(scene)
         if scene.valkey is not None:
             settings = {name: value.format(valkey=scene.valkey.url) for name, value in settings.items()}
         scene._environ = environment(scene.url, passwords__bcrypt_cost="4", **settings)
@@ -163,6 +163,16 @@ async def staged(
         finally:
             driving.cancel()
             await scene.traffic.settle()
+
+
+def _address(scene: Scene) -> str:
+    """Where the server finds PostgreSQL: through the proxy, at one of two hosts, or directly."""
+    if scene.proxy is not None:
+        return f"postgresql://postgres@127.0.0.1:{scene.proxy.port}/faults"
+    if scene.standby is None:
+        return f"postgresql://postgres@127.0.0.1:{scene.server.port}/faults"
+    hosts = "&".join(f"host=127.0.0.1:{each.port}" for each in (scene.server, scene.standby))
+    return f"postgresql://postgres@/faults?{hosts}&target_session_attrs=read-write"
 
 
 @asynccontextmanager
