@@ -38,7 +38,7 @@ def main() -> None:
     chosen = [fault for fault in FAULTS if options.only is None or fault.name in options.only]
     if options.list:
         for fault in chosen:
-            print(f"{fault.name:12} {fault.what}")
+            print(f"{fault.name:14} {fault.what}")
         return
     sys.exit(asyncio.run(_run(chosen, pace=0.4 if options.quick else 1.0)))
 
