@@ -130,7 +130,7 @@ def test_a_stream_that_is_read_slowly_ends_with_the_patience(serving: Serving, l
         with suppress(ConnectionResetError):
             while process.popen.poll() is None and (piece := connection.recv(512)):
                 received += piece
-                time.sleep(0.02)
+                time.sleep(0.02)  # it is the slowness that this is about
     assert process.end() == 0
     assert time.monotonic() - started < SHORT_SECONDS + 1 + BUSY_SECONDS
     assert received.count(b'"username"') < STREAMED / 2

@@ -26,7 +26,7 @@ if sys.argv[0].endswith("worker.py"):
     supervisor = os.getppid()
     (here / "arrived").touch()
     while not (here / "open").exists() and os.getppid() == supervisor:
-        time.sleep(0.01)
+        time.sleep(0.01)  # a file tells nobody that it is there
 """
 """A plugin that lets no worker start until a file is there."""
 
