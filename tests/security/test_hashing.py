@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usermgmt.errors import Overloaded
-from usermgmt.security import hashing
+from usermgmt.security import hash_pool, hashing
 from usermgmt.security.hash_pool import HashPool
 from usermgmt.security.hashing import PasswordHasher
 
@@ -277,6 +277,25 @@ def test_the_queue_admits_less_when_hashing_is_slower_than_thought(make: Make):
         release.wait()
     with blocked(hasher), pytest.raises(Overloaded):
         asyncio.run(hasher.hash(PASSWORD))
+
+
+@pytest.mark.parametrize(("max_wait", "is_served"), [(timedelta(milliseconds=60), False), (timedelta(hours=1), True)])
+def test_who_waits_in_vain_is_told_before_its_turn(make: Make, monkeypatch, max_wait, is_served):
+    monkeypatch.setattr(hash_pool, "SECOND_LOOK", 0.05)
+    hasher = make(cost=4, workers=1, max_wait=max_wait)
+    with blocked(hasher) as release:  # a job that takes fifty times what was thought, and more
+
+        async def crowd() -> list[object]:
+            tasks = [asyncio.create_task(hasher.hash(PASSWORD)) for _ in range(5)]
+            if is_served:
+                await asyncio.sleep(0.1)  # beyond the second look
+                release.set()
+            return await _ends(tasks)
+
+        ends = asyncio.run(crowd())
+        assert release.is_set() is is_served
+    assert [type(end) for end in ends] == [str if is_served else Overloaded] * 5
+    assert (hasher.running, hasher.waiting) == (0, 0)
 
 
 def test_a_caller_who_goes_away_takes_the_waiting_job_along(make: Make, work: list[int]):

@@ -9,11 +9,11 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from usermgmt.errors import Overloaded
 
@@ -24,13 +24,25 @@ Observer = Callable[[float, float], None]
 WEIGHT_OF_NEWEST = 0.2
 WEIGHT_OF_LONGER = 0.5
 LEAST_PATIENCE_AT_TURN = 1.0  # seconds; a shorter queue is bounded where it is entered
+WHOLE_WAIT = 1.8  # times the longest wait for a thread: what the way to the answer may take
+SECOND_LOOK = 0.9  # seconds after which who still waits is told whether it is in vain
 
 
 @dataclass(slots=True)
 class Place:
     """A place in the queue of hashes, for one of them."""
 
+    asked: float
     is_used: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A job that waits or runs, with the times at which it was asked for and begun."""
+
+    asked: float
+    begun: float = 0.0
+    is_refused: bool = False
 
 
 class HashPool:
@@ -59,18 +71,19 @@ class HashPool:
         self._pool = ThreadPoolExecutor(self.workers, "hash", initializer=_lower_priority, initargs=(nice,))
         self._seconds = seconds
         self._admitted = 0
-        self._running = 0
+        self._queue: dict[_Job, None] = {}  # what waits for a thread, in order
+        self._begun: dict[_Job, None] = {}  # what runs, the oldest first
         self._lock = threading.Lock()
 
     @property
     def running(self) -> int:
         """How many hashes are being computed."""
-        return self._running
+        return len(self._begun)
 
     @property
     def waiting(self) -> int:
         """How many wait for a thread."""
-        return max(0, self._admitted - self._running)
+        return max(0, self._admitted - self.running)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Place]:
@@ -79,10 +92,13 @@ class HashPool:
         Where there is none, wait a moment for one: who comes again at once when refused would cost more than who waits.
         Raises `Overloaded`.
         """
-        if self._expected_wait() > self._max_wait:
+        asked = time.perf_counter()
+        if self._expected_wait() > self._longest_wait():
             await asyncio.sleep(self._patience)
-        self._admit()
-        taken = Place()
+            self._admit(already=self._patience)
+        else:
+            self._admit()
+        taken = Place(asked)
         try:
             yield taken
         finally:
@@ -93,20 +109,33 @@ class HashPool:
         """Run a job in the pool unless it would wait too long. A caller that goes away takes its job along."""
         if place is None or place.is_used:
             self._admit()
+            waiting = _Job(time.perf_counter())
         else:
             place.is_used = True
-        future = self._pool.submit(self._timed, job, time.perf_counter())
+            waiting = _Job(place.asked)
+        with self._lock:
+            self._queue[waiting] = None
+        future = self._pool.submit(self._timed, job, waiting)
         future.add_done_callback(self._leave)  # when it is computed or dropped, not when its caller stops waiting
-        with self._around():
-            return await asyncio.wrap_future(future)
+        future.add_done_callback(lambda _: self._queue.pop(waiting, None))
+        look = asyncio.get_running_loop().call_at(self._time_of_look(waiting), self._look_again, waiting, future)
+        try:
+            with self._around():
+                return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if waiting.is_refused:
+                raise Overloaded(retry_after=math.ceil(self._seconds)) from None
+            raise
+        finally:
+            look.cancel()
 
     async def close(self) -> None:
         """Stop the threads; what has not begun is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _admit(self) -> None:
+    def _admit(self, *, already: float = 0.0) -> None:
         wait = self._expected_wait()
-        if wait > self._max_wait:
+        if wait > 0 and already + wait > self._longest_wait():
             self._observe_refusal()
             raise Overloaded(retry_after=math.ceil(wait))
         with self._lock:
@@ -121,26 +150,54 @@ class HashPool:
         ahead = self._admitted - self.workers + 1
         return max(0, ahead) / self.workers * self._seconds
 
-    def _timed(self, job: Callable[[], T], asked: float) -> T:
+    def _longest_wait(self) -> float:
+        """What may be waited: less where the job itself takes long, since its answer is waited for too."""
+        return max(0.0, min(self._max_wait, WHOLE_WAIT * self._max_wait - self._seconds))
+
+    def _time_of_look(self, waiting: _Job) -> float:
+        """In the loop's time."""
+        return asyncio.get_running_loop().time() + waiting.asked + SECOND_LOOK - time.perf_counter()
+
+    def _look_again(self, waiting: _Job, future: "Future[Any]") -> None:
+        """Refuse who still waits and would wait too long by what is known now: at the begin of a flood a job takes
+        ten times what the last ones took, and whoever learns that at its turn only has waited for seconds in vain.
+        """
+        with self._lock:
+            queue, oldest = [*self._queue], next(iter(self._begun), None)
+        if waiting not in queue:
+            return
+        now = time.perf_counter()
+        runs = now - oldest.begun if oldest is not None else 0.0
+        seconds = self._seconds + 2 * max(0.0, runs - self._seconds)  # it may take as long again
+        left = (queue.index(waiting) + 1) / self.workers * seconds - runs
+        if now - waiting.asked + left > self._max_wait:
+            waiting.is_refused = future.cancel()
+            if waiting.is_refused:
+                self._observe_refusal()
+
+    def _timed(self, job: Callable[[], T], waiting: _Job) -> T:
         """Run in a thread, keeping a moving average of the time it takes, quick to grow and slow to fall.
 
         Who was let in by a time that has grown since and waited too long is refused.
         """
-        started = time.perf_counter()
-        if started - asked > max(self._max_wait, LEAST_PATIENCE_AT_TURN):
+        waiting.begun = time.perf_counter()
+        waited = waiting.begun - waiting.asked
+        with self._lock:
+            del self._queue[waiting]
+        if waited > max(self._max_wait, LEAST_PATIENCE_AT_TURN):
             self._observe_refusal()
             raise Overloaded(retry_after=math.ceil(self._seconds))
         with self._lock:
-            self._running += 1
+            self._begun[waiting] = None
         try:
             return job()
         finally:
             with self._lock:
-                self._running -= 1
-                spent = time.perf_counter() - started
+                del self._begun[waiting]
+                spent = time.perf_counter() - waiting.begun
                 weight = WEIGHT_OF_LONGER if spent > self._seconds else WEIGHT_OF_NEWEST
                 self._seconds += weight * (spent - self._seconds)
-            self._observe(started - asked, spent)
+            self._observe(waited, spent)
 
 
 def processors() -> int:
