@@ -5,7 +5,8 @@ HOST ?= 127.0.0.1
 PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3; do \
 	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$each; break; }; done)
 BIN := .venv/bin
-WORKERS ?= auto
+# One more than processors: tests wait for databases and clocks.
+WORKERS ?= $(shell $(or $(PYTHON),python3) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 .DEFAULT_GOAL := help
 .PHONY: help run install test deployment check fuzz timing bench faults rotation audit format lock clean
@@ -19,7 +20,7 @@ run: .venv/run.stamp  ## Install, migrate and serve on http://127.0.0.1:8000 (PO
 install: .venv/run.stamp  ## Create .venv with .venv/bin/usermgmt
 
 test: .venv/test.stamp  ## Run every test on SQLite and PostgreSQL
-	$(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/deployment $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/deployment $(ARGS)
 
 deployment: .venv/test.stamp  ## Test deploy/ with the real nginx, haproxy, pgbouncer and a standby (needs Debian's packages)
 	$(BIN)/python -m pytest tests/deployment -n $(WORKERS) --dist loadfile -rP $(ARGS)

@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from quart import Quart
 
 from tests.people import Person, Server
 from tests.servers import PostgreSQL, Valkey
+from tests.warm import keep_compiled
 from usermgmt.operator import migrations
 from usermgmt.settings import Settings, load_settings
 
@@ -44,6 +46,8 @@ EMPTY = "; ".join(
         "roles WHERE NOT built_in",
     )
 )
+
+keep_compiled()
 
 
 @pytest.fixture(scope="session")
@@ -113,8 +117,16 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield server.create(name, template="template")
         server.drop(name)
         return
-    yield request.getfixturevalue("shared_database")
-    server.execute(EMPTY, database=SHARED)
+    url: str = request.getfixturevalue("shared_database")
+    yield url
+    asyncio.run(empty(url))
+
+
+async def empty(url: str) -> None:
+    """Delete what a test left behind."""
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    await connection.execute(EMPTY)
+    await connection.close()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 PRODUCT = "usermgmt"
@@ -24,7 +25,7 @@ class PasswordPolicy:
         """Lengths are in code points after NFC. `extra_blocklist` names a file of further refused passwords."""
         self._min_length = min_length
         self._max_length = max_length
-        self._common = _read(SHIPPED) | (_read(extra_blocklist) if extra_blocklist is not None else frozenset())
+        self._common = _shipped() | (_read(extra_blocklist) if extra_blocklist is not None else frozenset())
 
     def problem(self, password: str, *, names: Iterable[str] = ()) -> PolicyProblem | None:
         """What is wrong with a password, or None. `names` are the account's own."""
@@ -44,6 +45,11 @@ class PasswordPolicy:
 def _forbidden(names: Iterable[str]) -> set[str]:
     folded = {unicodedata.normalize("NFC", name).casefold() for name in names}
     return folded | {name.partition("@")[0] for name in folded} | {PRODUCT}
+
+
+@cache
+def _shipped() -> frozenset[str]:
+    return _read(SHIPPED)
 
 
 def _read(path: Path) -> frozenset[str]:
