@@ -5,7 +5,7 @@ A test starts an application of its own. Compiling its routes and its statements
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -47,23 +47,27 @@ def _kept_dialects(create: Callable[..., AsyncEngine]) -> Callable[..., AsyncEng
         engine = create(url, **options)
         sync = engine.sync_engine
         own, kind = sync.dialect, (sync.dialect.name, options.get("json_deserializer"))
-        own.__class__ = _equal(type(own), kind)
+        own.__class__ = _equal(cast("Any", type(own)), kind)
         first = ready.setdefault(kind, own)
         if getattr(first, "server_version_info", None) is not None:  # it has seen its server
             own.__dict__.update({name: value for name, value in vars(first).items() if name != "dispatch"})
-            own.initialize = lambda connection: None  # type: ignore[method-assign]
+            own.initialize = _nothing_more  # type: ignore[method-assign]
             sync._compiled_cache = compiled
         return engine
 
     return kept
 
 
+def _nothing_more(connection: Any) -> None:
+    """What an engine does at its first connection was done by another one."""
+
+
 @cache
-def _equal(dialect: type[Dialect], kind: Any) -> type[Dialect]:
+def _equal(dialect: Any, kind: Any) -> type[Dialect]:
     """A class whose dialects are equal."""
     body = {
         "__eq__": lambda self, other: type(self) is type(other),
-        "__hash__": lambda self: hash(kind),
+        "__hash__": lambda _: hash(kind),
         "supports_statement_cache": True,
     }
     return type(dialect.__name__, (dialect,), body)

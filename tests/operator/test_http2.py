@@ -19,6 +19,7 @@ from hyperframe.frame import ContinuationFrame, HeadersFrame, PingFrame, Priorit
 from tests.operator.conftest import Process, Start, environment
 from tests.operator.test_tls import certify, secured
 
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # frames know nothing of databases
 COMMON = [(":authority", "x"), (":scheme", "https")]
 LIVE = [(":method", "GET"), (":path", "/health/live"), *COMMON]
 LOGIN = [(":method", "POST"), (":path", "/api/auth/login"), *COMMON, ("content-type", "application/json")]
