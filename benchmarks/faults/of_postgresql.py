@@ -183,7 +183,7 @@ FAULTS = (
     Fault("swallowed", "the network swallows every byte", swallowed, through_proxy=True, is_ready_meanwhile=False),
     Fault("read-only", "PostgreSQL only reads, and then writes", read_only),
     Fault("killed", "connections are killed at work", connections_killed),
-    Fault("cut", "connections break at COMMIT", cut_at_commit, through_proxy=True),
+    Fault("cut", "connections break at COMMIT", cut_at_commit, through_proxy=True, slowest=3.0),
     Fault("exhausted", "the pool is exhausted", pool_exhausted, settings={"database__pool_size": "5"}, slowest=7.0,
           is_ready_meanwhile=False),
     Fault("conflicts", "deadlocks and serialisation failures", conflicting, fails=NOTHING),

@@ -1,6 +1,7 @@
 """Guesses are counted before they are verified: by account, by network, by session; nobody is locked out by others."""
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -212,6 +213,16 @@ async def test_what_a_dead_process_left_pending_is_forgotten(server: Server, ada
     await server.execute("UPDATE throttles SET pending = 10")
     server.clock.move(timedelta(seconds=31))
     assert (await guess(server, "ada", PASSWORD)).status_code == 200
+
+
+@pytest.mark.parametrize("flags", [{"throttle.account": "10/15m", "passwords.hash_queue": "1s"}], ids=["1s"])
+async def test_who_waits_for_what_a_dead_process_left_is_told_in_time(server: Server, ada: Person):
+    assert await statuses(server, "ada", 1) == [401]
+    await server.execute("UPDATE throttles SET pending = 10")
+    started = time.perf_counter()
+    answers = await asyncio.gather(*(guess(server, "ada", PASSWORD) for _ in range(8)))
+    assert [(answer.status_code, (await answer.get_json())["code"]) for answer in answers] == [(503, "overloaded")] * 8
+    assert time.perf_counter() - started < 4  # not a second after each other
 
 
 async def test_a_clock_that_was_ahead_locks_nobody_out(server: Server, ada: Person):  # C09

@@ -173,14 +173,28 @@ async def _admit(runtime: Runtime, counters: Sequence[Counter]) -> None:
         return
     if not full.is_waiting_worth_it:
         raise _refusal(full)
-    async with _turnstile(full.counter):  # one of all that wait here asks at a time
-        patience = asyncio.get_running_loop().time() + runtime.settings.passwords.hash_queue.total_seconds()
+    ends = asyncio.get_running_loop().time() + runtime.settings.passwords.hash_queue.total_seconds()
+    async with _passed(_turnstile(full.counter), ends):  # one of all that wait here asks at a time
         while (full := await _take(runtime, counters)) is not None:
             if not full.is_waiting_worth_it:
                 raise _refusal(full)
-            if asyncio.get_running_loop().time() > patience:
+            if asyncio.get_running_loop().time() > ends:
                 raise Overloaded
             await asyncio.sleep(POLL_SECONDS)
+
+
+@asynccontextmanager
+async def _passed(turnstile: asyncio.Lock, ends: float) -> AsyncIterator[None]:
+    """Hold a lock that is had in time; `Overloaded` where who came before waits in vain too."""
+    try:
+        async with asyncio.timeout_at(ends):
+            await turnstile.acquire()
+    except TimeoutError:
+        raise Overloaded from None
+    try:
+        yield
+    finally:
+        turnstile.release()
 
 
 @repeated_on_conflict
