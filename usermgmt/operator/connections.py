@@ -8,7 +8,6 @@ version they are left alone and the log says so: everything works, but what thes
 """
 
 import asyncio
-from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -99,11 +98,14 @@ class Connection(TCPServer):
             raise
 
     async def _read_data(self) -> None:
-        with suppress(OSError, TimeoutError):
+        try:
             async with asyncio.timeout(None) as self._reading:
                 while not self.reader.at_eof():
                     await self.protocol.handle(RawData(await self._read()))
-        self._reading = None
+        except (OSError, TimeoutError):
+            pass
+        finally:
+            self._reading = None  # also where the task was cancelled: a timeout that is left cannot be moved
         await self.protocol.handle(Closed())
         await self.idle_task.stop()  # or the socket of a client that left stays open until keep-alive ends
 
