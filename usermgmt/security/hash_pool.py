@@ -25,7 +25,8 @@ WEIGHT_OF_NEWEST = 0.2
 WEIGHT_OF_LONGER = 0.5
 LEAST_PATIENCE_AT_TURN = 1.0  # seconds; a shorter queue is bounded where it is entered
 WHOLE_WAIT = 1.8  # times the longest wait for a thread: what the way to the answer may take
-SECOND_LOOK = 0.9  # seconds after which who still waits is told whether it is in vain
+SECOND_LOOK = 0.8  # seconds after which who still waits is told whether it is in vain
+FURTHER_LOOKS = 0.1  # seconds from each look to the next
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class _Job:
     asked: float
     begun: float = 0.0
     is_refused: bool = False
+    look: asyncio.TimerHandle | None = None
 
 
 class HashPool:
@@ -118,7 +120,8 @@ class HashPool:
         future = self._pool.submit(self._timed, job, waiting)
         future.add_done_callback(self._leave)  # when it is computed or dropped, not when its caller stops waiting
         future.add_done_callback(lambda _: self._queue.pop(waiting, None))
-        look = asyncio.get_running_loop().call_at(self._time_of_look(waiting), self._look_again, waiting, future)
+        in_seconds = waiting.asked + SECOND_LOOK - time.perf_counter()
+        waiting.look = asyncio.get_running_loop().call_later(in_seconds, self._look_again, waiting, future)
         try:
             with self._around():
                 return await asyncio.wrap_future(future)
@@ -127,7 +130,7 @@ class HashPool:
                 raise Overloaded(retry_after=math.ceil(self._seconds)) from None
             raise
         finally:
-            look.cancel()
+            waiting.look.cancel()
 
     async def close(self) -> None:
         """Stop the threads; what has not begun is dropped."""
@@ -154,13 +157,10 @@ class HashPool:
         """What may be waited: less where the job itself takes long, since its answer is waited for too."""
         return max(0.0, min(self._max_wait, WHOLE_WAIT * self._max_wait - self._seconds))
 
-    def _time_of_look(self, waiting: _Job) -> float:
-        """In the loop's time."""
-        return asyncio.get_running_loop().time() + waiting.asked + SECOND_LOOK - time.perf_counter()
-
     def _look_again(self, waiting: _Job, future: "Future[Any]") -> None:
         """Refuse who still waits and would wait too long by what is known now: at the begin of a flood a job takes
         ten times what the last ones took, and whoever learns that at its turn only has waited for seconds in vain.
+        Where a job takes longer than until this look, nobody knows when the next one begins: then nobody waits for it.
         """
         with self._lock:
             queue, oldest = [*self._queue], next(iter(self._begun), None)
@@ -168,12 +168,14 @@ class HashPool:
             return
         now = time.perf_counter()
         runs = now - oldest.begun if oldest is not None else 0.0
-        seconds = self._seconds + 2 * max(0.0, runs - self._seconds)  # it may take as long again
+        seconds = max(self._seconds, runs)
         left = (queue.index(waiting) + 1) / self.workers * seconds - runs
-        if now - waiting.asked + left > self._max_wait:
+        if seconds > SECOND_LOOK or now - waiting.asked + left > self._max_wait:
             waiting.is_refused = future.cancel()
             if waiting.is_refused:
                 self._observe_refusal()
+        else:
+            waiting.look = asyncio.get_running_loop().call_later(FURTHER_LOOKS, self._look_again, waiting, future)
 
     def _timed(self, job: Callable[[], T], waiting: _Job) -> T:
         """Run in a thread, keeping a moving average of the time it takes, quick to grow and slow to fall.
