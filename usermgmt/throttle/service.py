@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -251,9 +251,10 @@ def _digest(runtime: Runtime, *parts: str) -> str:
     return runtime.secrets.newest(Purpose.THROTTLE).sign("\0".join(parts).encode()).hex()
 
 
-_TURNSTILES: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+_TURNSTILES: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, asyncio.Lock]] = WeakKeyDictionary()
 
 
 def _turnstile(counter: Counter) -> asyncio.Lock:
     """The lock before a counter; it is forgotten when nobody waits."""
-    return _TURNSTILES.setdefault(f"{counter.bucket}:{counter.key}", asyncio.Lock())
+    of_this_loop = _TURNSTILES.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+    return of_this_loop.setdefault(f"{counter.bucket}:{counter.key}", asyncio.Lock())
