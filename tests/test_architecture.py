@@ -62,6 +62,7 @@ MORE_FILES = {
         "ownership",
         "translation",
     },
+    "ip_rules": {"in_force"},  # what every call is held against, beside keeping the rules
     "auth": {"refreshing"},  # what becomes of a stolen refresh token is a subject of its own beside signing in
     "roles": {"held"},  # what an account holds, as columns of others' statements
     "health": {"measures", "metrics_routes"},  # what is counted is taken and told apart from the probes
@@ -87,7 +88,7 @@ ANY_SHARED = (
 OWNERS = ("users.models", "groups.models", "groups.reach", "roles.held")
 
 # use cases beside those of a slice's service
-MORE_USE_CASES = ("auth.refreshing", "users.registration", "users.changes", "users.grants")
+MORE_USE_CASES = ("auth.refreshing", "ip_rules.in_force", "users.registration", "users.changes", "users.grants")
 
 # Who may import what, inside the package; the first row whose pattern fits decides. {own} is the slice itself, {below}
 # each slice beneath it. Everything not listed is refused.
@@ -245,6 +246,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "chores",
             "{slice}.routes",
             "{slice}.service",
+            "ip_rules.in_force",
             "audit.seals",
             "audit.measures",
             "health.*",
@@ -267,7 +269,10 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "audit.events",
         ),
     ),
-    ("chores", ("settings", "{slice}.service", "audit.seals", "audit.measures", "health.measures")),
+    (
+        "chores",
+        ("settings", "{slice}.service", "ip_rules.in_force", "audit.seals", "audit.measures", "health.measures"),
+    ),
     ("operator.*", ("*",)),
     ("", ()),
 )

@@ -34,7 +34,7 @@ from usermgmt.http.clients import Clients
 from usermgmt.http.converters import CONVERTERS
 from usermgmt.http.routing import Application
 from usermgmt.imports.routes import blueprint as import_routes
-from usermgmt.ip_rules import service as ip_rules
+from usermgmt.ip_rules import in_force as ip_rules
 from usermgmt.ip_rules.routes import blueprint as ip_rule_routes
 from usermgmt.maintenance.service import doing
 from usermgmt.personal_data.routes import blueprint as personal_data_routes

@@ -6,7 +6,7 @@ from usermgmt.audit import measures as record_measures
 from usermgmt.audit import seals
 from usermgmt.health import measures
 from usermgmt.idempotency import service as idempotency
-from usermgmt.ip_rules import service as ip_rules
+from usermgmt.ip_rules import in_force as ip_rules
 from usermgmt.maintenance.service import Chore, SharedChore
 from usermgmt.personal_data import service as personal_data
 from usermgmt.root_secrets import service as root_secrets

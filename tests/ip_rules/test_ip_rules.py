@@ -9,7 +9,7 @@ from quart import Response
 
 from tests.people import PASSWORD, Person, Server
 from tests.problems import pointers_of, problem_of
-from usermgmt.ip_rules import service
+from usermgmt.ip_rules import in_force, service
 from usermgmt.security.principal import OPERATOR
 from usermgmt.settings import Settings
 
@@ -144,7 +144,7 @@ async def test_a_rule_that_only_reports_refuses_nobody_and_counts(server: Server
     body = await (await add(admin, network="198.51.100.0/24", mode="report")).get_json()
     for _ in range(3):
         assert (await from_(ada, STRANGE, "GET", "/api/users/me")).status_code == 200
-    await service.store_hits(server.runtime)
+    await in_force.store_hits(server.runtime)
     counted = await (await admin.get(f"{RULES}/{body['id']}")).get_json()
     assert counted["hits"] == 3
     assert counted["last_hit_at"] is not None

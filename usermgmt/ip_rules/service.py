@@ -1,8 +1,8 @@
-"""IP rules: keeping them, and refusing by them. How they decide is in `usermgmt.security.rule_book`."""
+"""IP rules: keeping them. How they are enforced is in `usermgmt.ip_rules.in_force`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,30 +10,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event
-from usermgmt.errors import Conflict, FieldError, Forbidden, NotFound, ValidationFailed
+from usermgmt.errors import Conflict, FieldError, NotFound, ValidationFailed
 from usermgmt.identifiers import new_id
 from usermgmt.ip_rules import queries
+from usermgmt.ip_rules.in_force import read_book, refresh_rule_book, subjects_of
 from usermgmt.ip_rules.models import IpRule
-from usermgmt.permissions import ADMIN, Rights
+from usermgmt.permissions import ADMIN
 from usermgmt.roles import queries as role_queries
 from usermgmt.runtime import Runtime
-from usermgmt.security.address import parse_network
-from usermgmt.security.principal import Caller, Client
-from usermgmt.security.rule_book import EVERYONE, Action, Decision, Mode, Rule, RuleBook, Subject, SubjectKind
+from usermgmt.security.principal import Caller
+from usermgmt.security.rule_book import EVERYONE, Action, Mode, Subject, SubjectKind
 from usermgmt.storage.faults import repeated_on_conflict
 
 MAX_RULES = 1_000
-REFRESH_INTERVAL = timedelta(milliseconds=500)
-HITS_INTERVAL = timedelta(seconds=5)
 ADMIN_SET = ADMIN
 """The set that the routes of administration require."""
-
-
-class AddressDenied(Forbidden):
-    """An IP rule refuses calls from this address."""
-
-    code = "address_denied"
-    detail = "Calls from your address are not allowed here."
 
 
 class IpRuleNotFound(NotFound):
@@ -67,85 +58,6 @@ class NewRule:
     mode: Mode = Mode.ENFORCE
     expires_at: datetime | None = None
     note: str = ""
-
-
-# Refusing
-
-
-def refuse_client(runtime: Runtime, client: Client, network: str | None) -> None:
-    """Refuse, with `AddressDenied`, an address that may not call at all, or not what requires the set `network`."""
-    subjects = [EVERYONE] if network is None else [EVERYONE, Subject(SubjectKind.SET, network)]
-    _refuse(runtime, client.address, subjects)
-
-
-def refuse_principal(runtime: Runtime, caller: Caller) -> None:
-    """Refuse, with `AddressDenied`, an address from which this account, or a role that it holds, may not call."""
-    _refuse(runtime, caller.client.address, _subjects_of(caller.user_id, caller.rights))
-
-
-def _refuse(runtime: Runtime, address: str | None, subjects: Sequence[Subject]) -> None:
-    decision = runtime.rule_book.decide(address, subjects, now=runtime.clock.now())
-    runtime.rule_hits.add(decision.deciding_rules)
-    if not decision.is_allowed:
-        raise AddressDenied
-
-
-def _subjects_of(user_id: UUID | None, rights: Rights) -> list[Subject]:
-    """Whatever a rule may name an account by."""
-    roles = [Subject(SubjectKind.ROLE, role) for role in sorted(rights.roles)]
-    return [*roles, Subject(SubjectKind.USER, str(user_id))]
-
-
-async def explain(
-    runtime: Runtime, address: str, *, user_id: UUID | None = None, network: str | None = None
-) -> Decision:
-    """What the rules as they are stored say of an address, of an account that calls from it, and of a set."""
-    subjects = [EVERYONE]
-    async with runtime.database.read() as session:
-        if user_id is not None:
-            subjects += _subjects_of(user_id, await role_queries.find_rights(session, user_id))
-        if network is not None:
-            subjects.append(Subject(SubjectKind.SET, network))
-        book = await _read_book(session)
-    return book.decide(address, subjects, now=runtime.clock.now())
-
-
-# In memory
-
-
-async def refresh_rule_book(runtime: Runtime) -> None:
-    """Read the rules again if they have changed since, and write down how often they had a say."""
-    async with runtime.database.read() as session:
-        if await queries.find_version(session) != runtime.rule_book.version:
-            runtime.rule_book = await _read_book(session)
-
-
-async def store_hits(runtime: Runtime) -> None:
-    """Write down how often each rule had a say since the last time."""
-    hits = runtime.rule_hits.take()
-    if hits:
-        async with runtime.database.begin() as session:
-            await queries.update_hits(session, hits, at=runtime.clock.now())
-
-
-async def _read_book(session: AsyncSession) -> RuleBook:
-    """The rules as this transaction sees them. The version is read first: a change in between is seen next time."""
-    version = await queries.find_version(session)
-    return RuleBook(map(_rule_of, await queries.list_rules(session)), version=version)
-
-
-def _rule_of(row: IpRule) -> Rule:
-    return Rule(
-        id=row.id,
-        network=parse_network(row.network),
-        action=Action(row.action),
-        subject=Subject(SubjectKind(row.subject_kind), row.subject),
-        mode=Mode(row.mode),
-        expires_at=row.expires_at,
-    )
-
-
-# Keeping
 
 
 async def list_rules(runtime: Runtime) -> Sequence[IpRule]:
@@ -280,8 +192,8 @@ async def _conclude(
 ) -> None:
     """Refuse a change that its author would not survive; record it."""
     if caller.principal is not None and not is_forced:
-        book = await _read_book(session)
-        own = _subjects_of(caller.user_id, caller.rights)
+        book = await read_book(session)
+        own = subjects_of(caller.user_id, caller.rights)
         subjects = [EVERYONE, *own, Subject(SubjectKind.SET, ADMIN_SET)]
         if not book.decide(caller.client.address, subjects, now=now).is_allowed:
             raise WouldLockOut

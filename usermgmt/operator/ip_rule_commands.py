@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from usermgmt.errors import FieldError, ValidationFailed
 from usermgmt.http.body import field_errors
-from usermgmt.ip_rules import service
+from usermgmt.ip_rules import in_force, service
 from usermgmt.ip_rules.models import IpRule
 from usermgmt.ip_rules.schemas import CreateIpRule, IpRuleOut
 from usermgmt.operator.accounts import find_account
@@ -94,7 +94,7 @@ async def check(console: Console, runtime: Runtime, address: str, user: str | No
     if canonical is None:
         raise click.UsageError(f"{address!r} is no IP address.")
     user_id = (await find_account(runtime, user)).user.id if user is not None else None
-    decision = await service.explain(runtime, canonical, user_id=user_id, network=named_set)
+    decision = await in_force.explain(runtime, canonical, user_id=user_id, network=named_set)
     document = {
         "address": canonical,
         "allowed": decision.is_allowed,
