@@ -130,7 +130,7 @@ async def _calm(scene: Scene, recovery: float) -> None:
     """Go on until no request has failed for a while, or it is clear that it does not recover."""
     deadline = scene.healed + recovery + CALM_SECONDS
     while monotonic() < deadline:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # the load goes on meanwhile
         last = max((call.ended for call in scene.load.calls if not call.is_good), default=0.0)
         if monotonic() - max(last, scene.healed) > CALM_SECONDS:
             return

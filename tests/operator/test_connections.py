@@ -70,7 +70,7 @@ def test_a_head_that_does_not_end_is_dropped_and_others_are_served(url: str):  #
                 except OSError:
                     continue
             assert call(f"{url}/health/live")[0] == 200
-            time.sleep(0.1)
+            time.sleep(0.1)  # a byte now and then is the attack
         for connection in slow:
             connection.settimeout(3)
             assert is_closed(connection)
@@ -104,7 +104,7 @@ def test_one_connection_too_many_is_told_so(url: str):
         received, _ = exchange(url, GET + b"Connection: close\r\n\r\n")
         if received.startswith(b"HTTP/1.1 200 "):
             return
-        time.sleep(0.1)
+        time.sleep(0.1)  # the server, a process of its own, tells nobody that it counts less
     raise AssertionError("the connections that were closed still count")
 
 

@@ -115,7 +115,7 @@ def test_a_head_that_comes_byte_by_byte_is_not_awaited_for_long(encrypted: str, 
         try:
             for byte in late.serialize():
                 connection.sendall(bytes([byte]))
-                time.sleep(0.1)
+                time.sleep(0.1)  # a byte now and then is the attack
         except OSError:
             pass
         assert HEAD_SECONDS - 0.1 < time.monotonic() - began < 10
@@ -230,7 +230,7 @@ def seconds_until_let_go(connections: list[socket.socket], url: str) -> float:
     began = time.monotonic()
     while any(is_held(connection, url) for connection in connections):
         assert time.monotonic() - began < PATIENCE
-        time.sleep(0.1)
+        time.sleep(0.1)  # the kernel tells nobody that a connection is gone
     return time.monotonic() - began
 
 

@@ -81,6 +81,11 @@ class House:
             self._tls.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL 3 refuses it anyway, older ones do not
         self._guests: set[asyncio.Task[None]] = set()
 
+    @property
+    def guests(self) -> int:
+        """How many connections are served."""
+        return len(self._guests)
+
     def renew_certificate(self) -> None:
         """Read the certificate's files again, for the connections that come; what cannot be used changes nothing."""
         assert self._tls is not None
