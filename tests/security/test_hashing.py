@@ -280,8 +280,8 @@ def test_the_queue_admits_less_when_hashing_is_slower_than_thought(make: Make):
 
 
 def test_who_waits_for_what_takes_too_long_is_told_before_its_turn(make: Make, monkeypatch):
-    monkeypatch.setattr(hash_pool, "SECOND_LOOK", 0.05)
-    hasher = make(cost=4, workers=1, max_wait=timedelta(hours=1))
+    monkeypatch.setattr(hash_pool, "SOONEST_LOOK", 0.05)
+    hasher = make(cost=4, workers=1, max_wait=timedelta(milliseconds=150))
     with blocked(hasher) as release:  # a job that takes fifty times what was thought, and more
 
         async def crowd() -> list[object]:
@@ -293,8 +293,9 @@ def test_who_waits_for_what_takes_too_long_is_told_before_its_turn(make: Make, m
     assert (hasher.running, hasher.waiting) == (0, 0)
 
 
-def test_who_waits_for_many_that_are_quick_is_served(make: Make, monkeypatch):
-    monkeypatch.setattr(hash_pool, "SECOND_LOOK", 0.5)
+def test_who_waits_for_many_that_are_quick_is_served_after_many_looks(make: Make, monkeypatch):
+    monkeypatch.setattr(hash_pool, "SECOND_LOOK", 0.5 / 3600)
+    monkeypatch.setattr(hash_pool, "SOONEST_LOOK", 0.5)
     hasher = make(cost=7, workers=1, max_wait=timedelta(hours=1))
 
     async def crowd() -> list[object]:

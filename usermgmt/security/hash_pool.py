@@ -24,8 +24,9 @@ Observer = Callable[[float, float], None]
 WEIGHT_OF_NEWEST = 0.2
 WEIGHT_OF_LONGER = 0.5
 LEAST_PATIENCE_AT_TURN = 1.0  # seconds; a shorter queue is bounded where it is entered
+SOONEST_LOOK = 0.8  # seconds, likewise
 WHOLE_WAIT = 1.8  # times the longest wait for a thread: what the way to the answer may take
-SECOND_LOOK = 0.8  # seconds after which who still waits is told whether it is in vain
+SECOND_LOOK = 0.32  # of the longest wait: after it who still waits is told whether it is in vain, in 0.8 of 2.5 seconds
 FURTHER_LOOKS = 0.1  # seconds from each look to the next
 
 
@@ -68,6 +69,7 @@ class HashPool:
         """
         self.workers = workers or processors()
         self._max_wait = max_wait.total_seconds()
+        self._look_after = max(SECOND_LOOK * self._max_wait, SOONEST_LOOK)
         self._patience = patience.total_seconds()
         self._observe, self._observe_refusal, self._around = observe, observe_refusal, around
         self._pool = ThreadPoolExecutor(self.workers, "hash", initializer=_lower_priority, initargs=(nice,))
@@ -120,7 +122,7 @@ class HashPool:
         future = self._pool.submit(self._timed, job, waiting)
         future.add_done_callback(self._leave)  # when it is computed or dropped, not when its caller stops waiting
         future.add_done_callback(lambda _: self._queue.pop(waiting, None))
-        in_seconds = waiting.asked + SECOND_LOOK - time.perf_counter()
+        in_seconds = waiting.asked + self._look_after - time.perf_counter()
         waiting.look = asyncio.get_running_loop().call_later(in_seconds, self._look_again, waiting, future)
         try:
             with self._around():
@@ -170,7 +172,7 @@ class HashPool:
         runs = now - oldest.begun if oldest is not None else 0.0
         seconds = max(self._seconds, runs)
         left = (queue.index(waiting) + 1) / self.workers * seconds - runs
-        if seconds > SECOND_LOOK or now - waiting.asked + left > self._max_wait:
+        if seconds > self._look_after or now - waiting.asked + left > self._max_wait:
             waiting.is_refused = future.cancel()
             if waiting.is_refused:
                 self._observe_refusal()
