@@ -66,7 +66,7 @@ MORE_FILES = {
     "auth": {"refreshing"},  # what becomes of a stolen refresh token is a subject of its own beside signing in
     "roles": {"held"},  # what an account holds, as columns of others' statements
     "health": {"measures", "metrics_routes"},  # what is counted is taken and told apart from the probes
-    "imports": {"reading", "rows"},  # files as they come, and what a row of them may hold
+    "imports": {"reading", "rows", "batches"},  # files as they come, what a row may hold, and rows becoming accounts
     "groups": {"reach"},  # the WHERE clause that confines a statement to whom a right reaches
     # the vocabulary, which the marks above handlers use too, and the seals
     "audit": {"events", "digests", "seals", "verification", "measures"},
@@ -88,7 +88,14 @@ ANY_SHARED = (
 OWNERS = ("users.models", "groups.models", "groups.reach", "roles.held")
 
 # use cases beside those of a slice's service
-MORE_USE_CASES = ("auth.refreshing", "ip_rules.in_force", "users.registration", "users.changes", "users.grants")
+MORE_USE_CASES = (
+    "auth.refreshing",
+    "ip_rules.in_force",
+    "users.registration",
+    "users.changes",
+    "users.grants",
+    "imports.batches",
+)
 
 # Who may import what, inside the package; the first row whose pattern fits decides. {own} is the slice itself, {below}
 # each slice beneath it. Everything not listed is refused.
@@ -133,7 +140,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "{own}.*",
         ),
     ),
-    ("imports.schemas", ("errors", "http.fields", "{own}.service")),
+    ("imports.schemas", ("errors", "http.fields", "{own}.service", "{own}.batches")),
     ("imports.queries", ("{own}.rows", "{below}.models", "storage.*", "permissions")),
     ("audit.digests", ()),
     ("audit.seals", (*ANY_SHARED, "{own}.*")),
@@ -280,7 +287,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
 # Libraries that only some may know, and why
 LIBRARIES: dict[str, tuple[str, ...]] = {
     # HTTP ends at the routes; the operator's server builds and serves the application
-    "quart": ("app", "http.*", "*.routes", "users.translation", "health.metrics_routes", "operator.server",
+    "quart": ("app", "http.*", "*.routes", "health.metrics_routes", "operator.server",
               "operator.startup", "operator.listening", "operator.granian_server"),
     "werkzeug": ("http.*",),
     "quart_cors": ("http.cross_origin",),

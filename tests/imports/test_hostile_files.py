@@ -11,7 +11,7 @@ import pytest
 from tests.imports.test_import_route import CSV, IMPORT, NDJSON, count, lines, person, rows
 from tests.people import Person, Server
 from tests.problems import problem_of
-from usermgmt.imports import reading, routes, service
+from usermgmt.imports import queries, reading, routes, service
 from usermgmt.imports.reading import MAX_COLUMNS, MAX_LINE_BYTES, MAX_ROW_CHARACTERS, Format, UnreadableFile, read_lines
 
 HEADER = b"username,email\n"
@@ -128,13 +128,13 @@ async def test_rows_that_are_refused_are_not_asked_about(
     server: Server, admin: Person, monkeypatch: pytest.MonkeyPatch
 ):
     asked: list[int] = []
-    listed = service.queries.list_owners
+    listed = queries.list_owners
 
     async def counted(session: Any, names: Any) -> Any:
         asked.append(len(names))
         return await listed(session, names)
 
-    monkeypatch.setattr(service.queries, "list_owners", counted)
+    monkeypatch.setattr(queries, "list_owners", counted)
     assert (await lines(await admin.post(IMPORT, data=b"{}\n" * 50, headers=NDJSON)))[-1]["refused"] == 50
     assert asked == []
 

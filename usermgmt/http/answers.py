@@ -10,6 +10,9 @@ from quart import Response, request
 
 from usermgmt.errors import InvalidHeader
 
+Answer = Response
+"""What a handler gives back."""
+
 Timestamp = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 """A time as clients read it: RFC 3339, UTC, milliseconds."""
 

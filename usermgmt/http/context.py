@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from quart import current_app, g
+from quart import current_app, g, request
 
 from usermgmt.errors import MissingCredentials
 from usermgmt.runtime import Runtime
@@ -38,6 +38,16 @@ def principal() -> Principal:
 def renewal() -> Renew:
     """Asks again who calls, and whether they still may; also when the request itself is over."""
     return cast("Renew", g.renew)
+
+
+def header(name: str) -> str | None:
+    """A header of the request, if it has it."""
+    return request.headers.get(name)
+
+
+def asked() -> str:
+    """The request's method and path."""
+    return f"{request.method} {request.path}"
 
 
 def claims() -> AccessClaims | None:

@@ -14,9 +14,10 @@ from usermgmt.http.context import caller, renewal, runtime
 from usermgmt.http.streams import streamed
 from usermgmt.http.uploads import Upload
 from usermgmt.imports import service
+from usermgmt.imports.batches import Outcome, Report
 from usermgmt.imports.reading import Format, Line, UnreadableFile, read_lines
 from usermgmt.imports.schemas import ImportedRow, ImportOut, ImportQuery
-from usermgmt.imports.service import Outcome, Report, TooManyRefused, Totals
+from usermgmt.imports.service import TooManyRefused, Totals
 from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller, Renew

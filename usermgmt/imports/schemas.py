@@ -8,7 +8,8 @@ from pydantic import Field
 
 from usermgmt.errors import ApiError
 from usermgmt.http.fields import RequestModel
-from usermgmt.imports.service import Report, Totals
+from usermgmt.imports.batches import Report
+from usermgmt.imports.service import Totals
 
 
 class ImportQuery(RequestModel):

@@ -12,9 +12,10 @@ from typing import Any, BinaryIO, TextIO
 import click
 import msgspec
 
+from usermgmt.imports.batches import Outcome, Report
 from usermgmt.imports.reading import Format, read_lines, write_cells
 from usermgmt.imports.schemas import ImportedRow
-from usermgmt.imports.service import Outcome, Report, Totals, export_users, import_users
+from usermgmt.imports.service import Totals, export_users, import_users
 from usermgmt.operator.console import Console, Exit, Refusal, to_json
 from usermgmt.operator.grammar import command
 from usermgmt.operator.user_commands import as_document

@@ -5,12 +5,11 @@ from typing import Any, cast
 from uuid import UUID
 
 import msgspec
-from quart import Response, request
 
 from usermgmt.errors import InvalidHeader
-from usermgmt.http.answers import answer, encode, entity_tag, json_response, versioned
+from usermgmt.http.answers import Answer, answer, encode, entity_tag, json_response, versioned
 from usermgmt.http.body import raw_body
-from usermgmt.http.context import caller, client, renewal, runtime
+from usermgmt.http.context import asked, caller, client, header, renewal, runtime
 from usermgmt.http.paging import cursors_of, links, may_lag
 from usermgmt.idempotency.service import StoredAnswer, idempotent_request
 from usermgmt.storage.pages import Position
@@ -66,14 +65,14 @@ def merged(present: Any, patch: Any) -> Any:
 
 async def once() -> Once | None:
     """The request's Idempotency-Key, if it has one."""
-    key = request.headers.get("Idempotency-Key")
+    key = header("Idempotency-Key")
     if key is None:
         return None
     if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY or not key.isprintable():
         raise InvalidHeader(f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} printable characters.")
     user_id = caller().user_id
     asker = f"user:{user_id}" if user_id is not None else f"address:{client().address}"
-    content = f"{request.method} {request.path}\n".encode() + await raw_body()
+    content = f"{asked()}\n".encode() + await raw_body()
     named = idempotent_request(asker, key, content, secrets=runtime().secrets)
     return Once(named, lambda view: encode(UserOut.of(view)).decode())
 
@@ -81,7 +80,7 @@ async def once() -> Once | None:
 # To answers
 
 
-def updated(view: UserView) -> Response:
+def updated(view: UserView) -> Answer:
     """An account as it is now, with its version."""
     return versioned(UserOut.of(view), view.user.version)
 
@@ -91,7 +90,7 @@ def location(user_id: UUID | str) -> str:
     return f"{runtime().settings.server.public_url}/api/users/{user_id}"
 
 
-def repeated(stored: StoredAnswer) -> Response:
+def repeated(stored: StoredAnswer) -> Answer:
     """The answer that the first request under the key was given."""
     user = msgspec.json.decode(stored.body, type=UserOut)
     headers = {
@@ -124,7 +123,7 @@ def batches(query: ListUsers) -> AsyncIterator[Sequence[UserView]]:
     )
 
 
-def page_answer(query: ListUsers, found: UserPage, digest: bytes) -> Response:
+def page_answer(query: ListUsers, found: UserPage, digest: bytes) -> Answer:
     """A page, with the cursors of those beside it."""
     following, before = cursors_of(found.page, digest)
     items = [query.listed(view) for view in found.page.items]
