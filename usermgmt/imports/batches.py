@@ -46,8 +46,17 @@ class Report:
     errors: Sequence[FieldError] = ()
 
 
+async def carry_out(
+    runtime: Runtime, caller: Caller, rows: Sequence[tuple[int, Row | ApiError]], *, is_dry_run: bool
+) -> list[Report]:
+    """Make accounts of the rows that can be, each given with its line's number or as why it is none; what became of
+    each, in order. Raises `DatabaseUnavailable`.
+    """
+    return await _Batch(runtime, caller, await _Allowed.read(runtime, caller), rows).carry_out(is_dry_run=is_dry_run)
+
+
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class _Allowed:
     """What rows may name: the roles that the caller may give, and the groups."""
 
     roles: Mapping[str, bool]
@@ -56,8 +65,7 @@ class Allowed:
     may_group: bool
 
     @classmethod
-    async def read(cls, runtime: Runtime, caller: Caller) -> "Allowed":
-        """As it is now."""
+    async def read(cls, runtime: Runtime, caller: Caller) -> "_Allowed":
         async with runtime.database.read() as session:
             roles = await role_queries.list_roles(session)
             groups = await group_queries.list_groups(session)
@@ -83,13 +91,12 @@ class Allowed:
         return None
 
 
-class Batch:
+class _Batch:
     """Some rows, on their way to being accounts."""
 
     def __init__(
-        self, runtime: Runtime, caller: Caller, allowed: Allowed, rows: list[tuple[int, Row | ApiError]]
+        self, runtime: Runtime, caller: Caller, allowed: _Allowed, rows: Sequence[tuple[int, Row | ApiError]]
     ) -> None:
-        """Each row with its line's number, or why it is none."""
         self._runtime = runtime
         self._caller = caller
         self._allowed = allowed
@@ -104,7 +111,6 @@ class Batch:
                 self._rows[number] = row
 
     async def carry_out(self, *, is_dry_run: bool) -> list[Report]:
-        """Make accounts of the rows that can be; what became of each, in order."""
         for _ in range(MOST_TRIES):
             new = await self._new() if self._rows else {}
             if is_dry_run:

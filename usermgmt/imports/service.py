@@ -14,7 +14,7 @@ from uuid import UUID
 from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event
 from usermgmt.errors import ApiError, Malformed
-from usermgmt.imports.batches import Allowed, Batch, Outcome, Report
+from usermgmt.imports.batches import Outcome, Report, carry_out
 from usermgmt.imports.reading import Line
 from usermgmt.imports.rows import Row, read_row
 from usermgmt.runtime import Runtime
@@ -72,8 +72,7 @@ async def import_users(
     try:
         while batch := await _next_batch(runtime, lines):
             caller = await renew() if renew is not None else caller
-            work = Batch(runtime, caller, await Allowed.read(runtime, caller), batch).carry_out(is_dry_run=is_dry_run)
-            under_way.append(asyncio.create_task(work))
+            under_way.append(asyncio.create_task(carry_out(runtime, caller, batch, is_dry_run=is_dry_run)))
             if len(under_way) > most:
                 reports = await under_way.popleft()
                 yield reports

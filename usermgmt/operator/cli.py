@@ -26,8 +26,8 @@ Settings come from flags, USERMGMT_SECTION__KEY, USERMGMT_SECTION__KEY_FILE and 
 every command. Where no secret is set but <data_dir>/secret.key exists, the commands take the settings of
 `serve --dev`: what was started with it is administered without any option.
 
-Users are named by username, e-mail address or id. A password is asked for or read from standard input, never
-an argument.
+Users are named by username, e-mail address or id. A password is asked for, or read from standard
+input with --password-stdin; it is never an argument.
 """
 
 
