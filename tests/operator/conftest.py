@@ -20,6 +20,7 @@ import structlog
 from click.testing import CliRunner, Result
 
 from tests.conftest import DATABASES, SECRET
+from tests.operator.forks import Forked, Nursery, nursery
 from tests.servers import PostgreSQL
 from usermgmt.operator.cli import cli
 
@@ -77,7 +78,7 @@ class CommandLine:
 class Process:
     """A `usermgmt` of its own, whose output is read line by line."""
 
-    popen: subprocess.Popen[str]
+    popen: subprocess.Popen[str] | Forked
     lines: Queue[str | None] = field(default_factory=Queue)
     seen: list[str] = field(default_factory=list)
 
@@ -185,39 +186,62 @@ def empty_line(empty_database_url: str) -> CommandLine:
 Start = Callable[..., Process]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start `usermgmt` as a process: words, and the variables it has beside those of this machine."""
+@pytest.fixture(scope="session")
+def plain() -> dict[str, str]:
+    """The variables of this machine, with none of ours but a quick hash."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("USERMGMT_")}
     plain["USERMGMT_PASSWORDS__BCRYPT_COST"] = "4"
     plain.pop("PYTHONDONTWRITEBYTECODE", None)  # a start takes half the time when the modules are compiled
+    return plain
+
+
+@pytest.fixture(scope="session")
+def forks(plain: dict[str, str]) -> Iterator[Nursery]:
+    """Starts `usermgmt` without importing it anew."""
+    with nursery(plain) as forks:
+        yield forks
+
+
+@pytest.fixture
+def start(tmp_path: Path, plain: dict[str, str], forks: Nursery) -> Iterator[Start]:
+    """Start `usermgmt` as a process: words, and the variables it has beside those of this machine. What is
+    another program or tells Python something is a process from its first instruction.
+    """
     with ExitStack() as stack:
 
         def begin(
             *words: str,
-            program: Sequence[str] = (PROGRAM,),
+            program: Sequence[str] = (),
             cwd: Path = tmp_path,
             environ: Mapping[str, str] | None = None,
             stdin: int = subprocess.DEVNULL,
         ) -> Process:
-            popen = subprocess.Popen(
-                [*program, *words],
-                env={**plain, **(environ or {})},
-                cwd=cwd,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                stdin=stdin,
-                text=True,
-            )
+            variables = {**plain, **(environ or {})}
+            popen: subprocess.Popen[str] | Forked
+            if program or any(name.startswith("PYTHON") for name in environ or ()):
+                popen = subprocess.Popen(
+                    [*(program or [PROGRAM]), *words],
+                    env=variables,
+                    cwd=cwd,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    stdin=stdin,
+                    text=True,
+                )
+            else:
+                popen = forks.start([PROGRAM, *words], environ=variables, cwd=cwd, stdin=stdin)
             stack.callback(_put_away, popen)
             return Process(popen)
 
         yield begin
 
 
-def _put_away(popen: subprocess.Popen[str]) -> None:
+def _put_away(popen: subprocess.Popen[str] | Forked) -> None:
     popen.kill()
     popen.wait()
+    if isinstance(popen, Forked):
+        popen.close()
+        return
     for stream in (popen.stdout, popen.stderr):
         if stream is not None and not stream.closed:
             stream.close()
