@@ -4,19 +4,22 @@ timer's task and three sends.
 It stands on the framework's extension points (`asgi_http_class`, `request_class`, `session_interface`) and is used
 with the versions it was tested with; with any other the framework's own connection serves, and the log says so.
 
-Whichever connection serves, a target that is none is refused before the framework sees it, which fails at some, and a
-streamed answer that its client does not read is given up.
+Whichever connection serves, a target that is none is refused before the framework sees it, which fails at some and
+reads others otherwise than a proxy, and a streamed answer that its client does not read is given up.
 
 What differs: nobody listens for a client that goes away while its request is handled, so its transaction is never cut
 in half. A body is taken from the connection when it is read, and a client that leaves in the middle of it ends its
-request. A streamed answer ends with its client, as before.
+request. What was never read is taken with the answer and dropped: the server keeps ten pieces for whoever serves, and
+would wait with the eleventh for ever, not seeing that the client left. A streamed answer ends with its client, as
+before.
 """
 
 import asyncio
-from collections.abc import Callable, Generator
+import re
+from collections.abc import Awaitable, Callable, Generator
 from importlib.metadata import version
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 import structlog
 from hypercorn.typing import (
@@ -25,6 +28,7 @@ from hypercorn.typing import (
     ASGISendEvent,
     HTTPResponseBodyEvent,
     HTTPResponseStartEvent,
+    HTTPScope,
 )
 from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
@@ -39,6 +43,14 @@ from werkzeug.exceptions import RequestTimeout
 TESTED_WITH = "0.22."
 
 EXTENSION = "usermgmt.seconds_for"
+
+LAST_PIECES_SECONDS = 1.0
+BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
+WHOLE_URL = re.compile(
+    rb"https?://(?:[\w.~-]+|\[[0-9a-f:.]+\])(?::[0-9]*)?(?P<path>(?:/(?!/)(?:[\w.~!$&'()*+,;=:@/-]|%[0-9a-f]{2})*)?)",
+    re.IGNORECASE,
+)
+"""A target with scheme and host (RFC 9112, section 3.2.2), whose path is what every proxy takes for it."""
 
 SecondsFor = Callable[[int], float]
 
@@ -73,6 +85,11 @@ class DirectBody(Body):
     """A body that is taken from the connection by who reads it."""
 
     receive: ASGIReceiveCallable
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it was taken."""
+        return self._complete.is_set()
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._whole().__await__()
@@ -141,11 +158,10 @@ class BoundedConnection(ASGIHTTPConnection):
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer the request, if it is for anything."""
-        refusal = _refusal(self.scope["method"], self.scope["path"])
-        if refusal is None:
+        if (refusal := _refusal(self.scope)) is None:
             await super().__call__(receive, send)
         else:
-            await _refuse(send, refusal)
+            await _while_dropping(receive, _refuse(send, refusal))
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
         """Send piece by piece; raises `TimeoutError` when the client does not read in time."""
@@ -167,9 +183,8 @@ class Connection(BoundedConnection):
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer the request, unless its client leaves before it is whole."""
-        refusal = _refusal(self.scope["method"], self.scope["path"])
-        if refusal is not None:
-            await _refuse(send, refusal)
+        if (refusal := _refusal(self.scope)) is not None:
+            await _while_dropping(receive, _refuse(send, refusal))
             return
         request = cast("DirectRequest", self._create_request_from_scope(send))
         request.body.receive = receive
@@ -177,10 +192,13 @@ class Connection(BoundedConnection):
             response = await self.app.handle_request(request)
         except ClientLeft:
             return
-        if isinstance(response, Response) and isinstance(response.response, DataBody):
+        if not (isinstance(response, Response) and isinstance(response.response, DataBody)):
+            streaming = asyncio.wait_for(self._send_response(send, response), timeout=self._time_of(response))
+            await _while_dropping(receive, streaming, or_until_gone=True)
+        elif request.body.is_whole or not _has_body(self.scope):
             await self._send_whole(send, response, response.response.data)
         else:
-            await self._send_stream(receive, send, response)
+            await _while_dropping(receive, self._send_whole(send, response, response.response.data))
 
     async def _send_whole(self, send: ASGISendCallable, response: Response, body: bytes) -> None:
         try:
@@ -190,23 +208,30 @@ class Connection(BoundedConnection):
         except TimeoutError:
             return
 
-    async def _send_stream(self, receive: ASGIReceiveCallable, send: ASGISendCallable, response: ResponseTypes) -> None:
-        """Send piece by piece for as long as the client is there."""
-        sending = asyncio.ensure_future(
-            asyncio.wait_for(self._send_response(send, response), timeout=self._time_of(response))
-        )
-        leaving = asyncio.ensure_future(_until_gone(receive))
-        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-        for task in (sending, leaving):
-            task.cancel()
-        for outcome in await asyncio.gather(sending, leaving, return_exceptions=True):
-            if isinstance(outcome, Exception) and not isinstance(outcome, TimeoutError):
-                raise outcome
-
     def _time_of(self, response: ResponseTypes) -> float | None:
         """How many seconds sending may take."""
         own = response.timeout if isinstance(response, Response) else Ellipsis
         return cast("float | None", self.app.config["RESPONSE_TIMEOUT"] if own is Ellipsis else own)
+
+
+async def _while_dropping(
+    receive: ASGIReceiveCallable, sending: Awaitable[None], *, or_until_gone: bool = False
+) -> None:
+    """Send while what still comes is dropped, if wanted no longer than the client is there. The last that comes tells
+    that the exchange is over.
+    """
+    answering, leaving = asyncio.ensure_future(sending), asyncio.ensure_future(_until_gone(receive))
+    try:
+        await asyncio.wait((answering, leaving) if or_until_gone else (answering,), return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            await asyncio.wait((leaving,), timeout=LAST_PIECES_SECONDS)
+    finally:
+        for task in (answering, leaving):
+            task.cancel()
+        outcomes = await asyncio.gather(answering, leaving, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception) and not isinstance(outcome, TimeoutError):
+            raise outcome
 
 
 async def _until_gone(receive: ASGIReceiveCallable) -> None:
@@ -214,18 +239,27 @@ async def _until_gone(receive: ASGIReceiveCallable) -> None:
         pass
 
 
-def _refusal(method: str, path: str) -> int | None:
-    """The status for what asks for no path (RFC 9112, section 3.2), which a whole URL and `*` stand for."""
-    if path[:1] == "/" or path == "*":
+def _has_body(scope: HTTPScope) -> bool:
+    """Whether a body may come. In HTTP/2 one needs no header."""
+    return scope["http_version"][0] != "1" or any(name in BODY_HEADERS for name, _ in scope["headers"])
+
+
+def _refusal(scope: HTTPScope) -> int | None:
+    """The status for what asks for no path (RFC 9112, section 3.2), which a whole URL stands for in HTTP/1.
+
+    Of a URL its path is left to the framework, which would take it apart only after decoding it: `http://x/%09metrics`.
+    """
+    target = scope["raw_path"]
+    if target[:1] == b"/" or target == b"*":
         return None
-    if method == "CONNECT":
+    if scope["method"] == "CONNECT":
         return 405
-    try:
-        url = urlsplit(path)
-    except ValueError:
+    url = WHOLE_URL.fullmatch(target) if scope["http_version"][0] == "1" else None
+    if url is None:
         return 400
-    is_whole = url.scheme in ("http", "https") and url.netloc and not url.path.startswith("//")
-    return None if is_whole else 400
+    scope["raw_path"] = url["path"] or b"/"
+    scope["path"] = unquote(scope["raw_path"].decode("ascii"))
+    return None
 
 
 async def _refuse(send: ASGISendCallable, status: int) -> None:
