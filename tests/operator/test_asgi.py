@@ -60,6 +60,7 @@ def test_connections_have_the_limits_of_the_settings(start: Start, database_url:
     for sent, answer in (
         (GET + UPGRADE + b"Connection: close\r\n\r\n", b"200"),
         (GET + b"".join(b"X-%d: 1\r\n" % number for number in range(101)) + b"\r\n", b"431"),
+        (GET + b"a: b\r\n" * 100 + b"\r\n", b"431"),  # with Host one too many
         (GET.replace(b"GET", b"POST") + both, b"400"),
         (GET, b""),  # which does not end
     ):

@@ -164,6 +164,9 @@ def test_heads_have_a_length(url: str):
         received, is_over = exchange(url, GET + head + b"\r\n")
         assert received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 ")), received[:100]
         assert is_over
+    for number, status in ((98, b"200"), (99, b"431"), (1_500, b"431")):  # with Host and Connection
+        received, is_over = exchange(url, GET + b"Connection: close\r\n" + b"a: b\r\n" * number + b"\r\n")
+        assert (received[9:12], is_over) == (status, True)
 
 
 def test_the_log_is_one_document_a_line_whatever_a_path_holds(start: Start, database_url: str):  # I08, K02

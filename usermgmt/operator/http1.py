@@ -10,8 +10,8 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 
-LONGEST_HEAD = 16 * 1024
-MOST_HEADERS = 100
+from usermgmt.operator.heads import LONGEST_HEAD, MOST_HEADERS
+
 LATE_BODY_SECONDS = 1.0
 LONGEST_LATE_BODY = 256 * 1024
 
@@ -113,7 +113,7 @@ class PlainHttp1(H11Protocol):
         length = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
         if {b"content-length", b"transfer-encoding"} <= names or request.http_version == b"2.0":
             await self._refuse(400)
-        elif len(names) > MOST_HEADERS or length > LONGEST_HEAD:
+        elif len(request.headers) > MOST_HEADERS or length > LONGEST_HEAD:
             await self._refuse(431)
         else:
             await super()._create_stream(request)

@@ -26,8 +26,8 @@ from hypercorn.typing import WorkerContext
 from hyperframe.frame import GoAwayFrame
 from priority.priority import MissingStreamError, PriorityError
 
-LONGEST_HEAD = 16 * 1024
-MOST_HEADERS = 100
+from usermgmt.operator.heads import LONGEST_HEAD, MOST_HEADERS
+
 ANY_STREAM = 2**31 - 1
 MOST_STREAMS = 100  # at once, and given up at once
 MOST_CLOSED_STREAMS = 1_000  # remembered; the library's own 65,536 are 8 MiB of each connection
