@@ -56,6 +56,14 @@ async def test_an_export_holds_all_that_is_held(server: Server, admin: Person, a
     assert (str(event.actor_id), event.target_id) == (ada.id, ada.id)
 
 
+async def test_an_export_holds_the_newest_events_and_no_more(monkeypatch: pytest.MonkeyPatch, ada: Person):
+    await (await ada.elsewhere()).post("/api/auth/logout")
+    whole = (await (await ada.get("/api/users/me/export")).get_json())["activity"]
+    monkeypatch.setattr(service, "MAX_EVENTS", len(whole))
+    newest = (await (await ada.get("/api/users/me/export")).get_json())["activity"]  # and one more: the first export
+    assert [event["event"] for event in newest] == ["user.exported", *(event["event"] for event in whole[:-1])]
+
+
 async def test_an_erased_account_is_gone_and_its_names_are_free(server: Server, admin: Person, ada: Person):
     scope = {"client": ("198.51.100.9", 1)}
     body = {"username": "ada", "password": "wrong"}

@@ -60,14 +60,13 @@ async def export_user(runtime: Runtime, caller: Caller, user_id: UUID) -> Export
         user = await user_queries.find_user(session, user_id, reach)
         if user is None:
             raise UserNotFound
+        newest = await audit_queries.list_events(session, EventFilters(owner=user_id), position=None, limit=MAX_EVENTS)
         return Export(
             view=await view_of(session, user),
             grants=await role_queries.list_grants(session, user_id),
             groups=await queries.list_groups(session, user_id),
             sessions=await queries.list_sessions(session, user_id),
-            events=await audit_queries.list_events(
-                session, EventFilters(owner=user_id), position=None, limit=MAX_EVENTS
-            ),
+            events=newest[:MAX_EVENTS],
         )
 
 
