@@ -143,6 +143,20 @@ async def test_a_session_that_is_over_is_not_listed(server: Server, ada: Person)
     assert len(await listed(phone, ada)) == 1
 
 
+@pytest.mark.parametrize("flags", [{"tokens.session_idle_lifetime": "1h", "tokens.session_lifetime": "3h"}], ids=["h"])
+async def test_a_session_that_was_idle_too_long_is_not_ended_once_more(server: Server, ada: Person):  # F11
+    server.clock.move(timedelta(minutes=40))
+    tablet, _phone = await ada.elsewhere(), await ada.elsewhere()
+    server.clock.move(timedelta(minutes=40))
+    laptop = await ada.elsewhere()
+    assert (await laptop.delete(sessions_of(ada))).status_code == 204
+    (event,) = await server.events("session.revoked")
+    assert event.details["sessions"] == 3
+    for person, code in ((ada, "session_expired"), (tablet, "session_revoked")):
+        body = {"refresh_token": person.refresh_token}
+        await problem_of(await server.nobody().post("/api/auth/refresh", json=body), 401, code)
+
+
 async def test_a_sign_in_from_somewhere_new_is_on_record(server: Server, ada: Person):
     async def sign_in(address: str, agent: str) -> list[str]:
         before = {event.id for event in await server.events()}

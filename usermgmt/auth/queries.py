@@ -13,7 +13,7 @@ from usermgmt.audit.events import Event
 from usermgmt.audit.models import AuditEvent
 from usermgmt.permissions import Rights
 from usermgmt.roles.held import held_grants, rights_of_grants
-from usermgmt.sessions.models import Session
+from usermgmt.sessions.models import Session, is_live
 from usermgmt.storage.rows import Rows
 from usermgmt.storage.wanted import DISTRIBUTED, is_wanted, kind_of, wanted, wanted_values
 from usermgmt.users.models import Status, User
@@ -37,9 +37,7 @@ LIVE_TOKENS = (
         AuditEvent.event.in_([Event.LOGIN_SUCCEEDED, Event.SESSION_REFRESHED]),
         AuditEvent.at >= bindparam("since"),
         AuditEvent.at < bindparam("until"),
-        Session.revoked_at.is_(None),
-        Session.expires_at > bindparam("at"),
-        Session.idle_expires_at > bindparam("at"),
+        *is_live(Session, bindparam("at")),
     )
 )
 """How many access tokens were issued in a period to sessions that are good still."""

@@ -80,8 +80,7 @@ async def refresh(runtime: Runtime, caller: Caller, presented: str) -> TokenPair
 def _is_repeat(runtime: Runtime, row: Session, claims: RefreshClaims, now: datetime) -> bool:
     """Whether the token just before the current one is presented again within the grace, to a live session."""
     return (
-        row.revoked_at is None
-        and min(row.expires_at, row.idle_expires_at) > now
+        row.is_live(now)
         and row.generation == claims.generation + 1
         and now - row.refreshed_at <= runtime.settings.tokens.refresh_grace
     )
@@ -95,7 +94,7 @@ async def _refuse_refresh(
         return InvalidRefreshToken()
     if row.revoked_at is not None:
         return SessionRevoked()
-    if min(row.expires_at, row.idle_expires_at) <= now:
+    if row.ends_at <= now:
         return SessionExpired()
     revoked = await session_queries.update_revoked(
         session, claims.user_id, claims.session_id, now=now, reason=RevocationReason.REFRESH_REUSED

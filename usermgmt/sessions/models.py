@@ -2,9 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKeyConstraint, Index, Integer, PrimaryKeyConstraint, String, Uuid, text
+from sqlalchemy import ColumnElement, ForeignKeyConstraint, Index, Integer, PrimaryKeyConstraint, String, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from usermgmt.storage.types import Base, UtcDateTime
@@ -61,3 +62,17 @@ class Session(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_reason: Mapped[str | None] = mapped_column(String(32))
     network: Mapped[str | None] = mapped_column(String(43))  # what counts as one source of the address
+
+    @property
+    def ends_at(self) -> datetime:
+        """When its time is over, unless it is refreshed before."""
+        return min(self.expires_at, self.idle_expires_at)
+
+    def is_live(self, at: datetime) -> bool:
+        """Whether it is good at a time."""
+        return self.revoked_at is None and self.ends_at > at
+
+
+def is_live(columns: Any, at: Any) -> tuple[ColumnElement[bool], ...]:  # of `Session` or its table; a time or a value
+    """The conditions of `Session.is_live` in a statement."""
+    return (columns.revoked_at.is_(None), columns.expires_at > at, columns.idle_expires_at > at)

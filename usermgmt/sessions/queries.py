@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from usermgmt.sessions.models import RevocationReason, Session
+from usermgmt.sessions.models import RevocationReason, Session, is_live
 from usermgmt.storage.explain import estimate_rows
 
 
@@ -47,20 +47,14 @@ class Generation:
 
 
 _TABLE = cast("Table", Session.__table__)
-_IS_LIVE = (
-    Session.revoked_at.is_(None),
-    Session.expires_at > bindparam("at", type_=Session.expires_at.type),
-    Session.idle_expires_at > bindparam("at", type_=Session.expires_at.type),
-)
+_IS_LIVE = is_live(Session, bindparam("at"))
 _MOVE = (  # built once: every refresh is this statement
     update(_TABLE)
     .where(
         _TABLE.c.user_id == bindparam("of_user"),
         _TABLE.c.id == bindparam("of_id"),
         _TABLE.c.generation == bindparam("presented"),
-        _TABLE.c.revoked_at.is_(None),
-        _TABLE.c.expires_at > bindparam("at"),
-        _TABLE.c.idle_expires_at > bindparam("at"),
+        *is_live(_TABLE.c, bindparam("at")),
     )
     .values(generation=bindparam("next"), refreshed_at=bindparam("at"), idle_expires_at=bindparam("idle_until"))
     .returning(_TABLE.c.expires_at)
@@ -70,9 +64,7 @@ _MOVE = (  # built once: every refresh is this statement
 LIVE_SESSIONS = select(func.count()).where(
     _TABLE.c.refreshed_at >= bindparam("since"),
     _TABLE.c.refreshed_at < bindparam("until"),
-    _TABLE.c.revoked_at.is_(None),
-    _TABLE.c.expires_at > bindparam("at"),
-    _TABLE.c.idle_expires_at > bindparam("at"),
+    *is_live(_TABLE.c, bindparam("at")),
 )
 """How many live sessions were last refreshed in a period; it reads all of them."""
 
@@ -134,7 +126,7 @@ async def find_acquaintance(
 
 async def list_live_sessions(session: AsyncSession, user_id: UUID, *, now: datetime) -> Sequence[Session]:
     """The sessions of a user that are good now, newest first."""
-    statement = select(Session).where(*_is_live(user_id, now)).order_by(Session.id.desc())
+    statement = select(Session).where(*_of_live(user_id, now)).order_by(Session.id.desc())
     return (await session.scalars(statement)).all()
 
 
@@ -153,10 +145,10 @@ async def update_oldest_revoked(
     session: AsyncSession, user_id: UUID, *, keep: int, now: datetime, reason: RevocationReason
 ) -> Sequence[UUID]:
     """Revoke the live sessions of a user beyond the newest `keep`; their ids. Hold the user's row when it matters."""
-    newest = select(Session.id).where(*_is_live(user_id, now)).order_by(Session.id.desc()).limit(keep)
+    newest = select(Session.id).where(*_of_live(user_id, now)).order_by(Session.id.desc()).limit(keep)
     revoked = await session.scalars(
         update(Session)
-        .where(*_is_live(user_id, now), Session.id.not_in(newest))
+        .where(*_of_live(user_id, now), Session.id.not_in(newest))
         .values(revoked_at=now, revoked_reason=reason)
         .returning(Session.id)
         .execution_options(synchronize_session=False)
@@ -214,9 +206,7 @@ async def update_all_revoked(
     keep: UUID | None = None,
 ) -> Sequence[UUID]:
     """Revoke every live session of a user but `keep`; gives the ids of those that this statement revoked."""
-    statement = update(Session).where(
-        Session.user_id == user_id, Session.revoked_at.is_(None), Session.expires_at > now
-    )
+    statement = update(Session).where(*_of_live(user_id, now))
     if keep is not None:
         statement = statement.where(Session.id != keep)
     revoked = await session.scalars(
@@ -255,10 +245,5 @@ async def _delete_first(
     return len(gone.all())
 
 
-def _is_live(user_id: UUID, now: datetime) -> tuple[ColumnElement[bool], ...]:
-    return (
-        Session.user_id == user_id,
-        Session.revoked_at.is_(None),
-        Session.expires_at > now,
-        Session.idle_expires_at > now,
-    )
+def _of_live(user_id: UUID, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (Session.user_id == user_id, *is_live(Session, now))

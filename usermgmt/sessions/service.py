@@ -102,7 +102,7 @@ async def revoke_session(runtime: Runtime, caller: Caller, user_id: UUID, sessio
     async with runtime.database.begin() as session:
         reason = await _check_may_end(session, caller, user_id)
         row = await queries.find_session(session, user_id, session_id)
-        if row is None or min(row.expires_at, row.idle_expires_at) <= now:
+        if row is None or not row.is_live(now):
             raise SessionNotFound
         if not await end_session(session, caller, user_id, session_id, at=now, reason=reason):
             raise SessionNotFound
