@@ -101,7 +101,7 @@ class TooLarge(ApiError):
 class Unsupported(ApiError):
     """A form of content that the server does not read."""
 
-    status, title = 415, "The content is not JSON"
+    status, title = 415, "The content type is not accepted"
 
 
 class Invalid(ApiError):
@@ -261,7 +261,9 @@ class BodyTooLarge(TooLarge):
 
 
 class UnsupportedMediaType(Unsupported):
-    """The content type, its charset or its encoding is not plain JSON in UTF-8."""
+    """The content type, its charset or its encoding is not what the operation reads: JSON in UTF-8, or for a file one
+    of the types that `detail` names; never with a content encoding.
+    """
 
     code = "unsupported_media_type"
     detail = "Send JSON in UTF-8, without a content encoding: Content-Type: application/json."
