@@ -164,7 +164,9 @@ class ValidationFailed(Invalid):
 
 
 class Overloaded(Unavailable):
-    """More password hashing is waiting than a client would wait for."""
+    """More password hashing is waiting than a client would wait for, or a proxy has no server left to ask. Nothing was
+    done.
+    """
 
     code = "overloaded"
     detail = "The server has more sign-ins to check than it can in good time. Try again shortly."
@@ -178,8 +180,9 @@ class DatabaseUnavailable(Unavailable):
 
 
 class OutcomeUnknown(DatabaseUnavailable):
-    """The connection broke while the change was being committed: whether it was made, nobody knows here. Repeating it
-    under the same Idempotency-Key is safe where the operation takes one; elsewhere look first.
+    """The connection broke while the change was being committed, or a proxy lost the server that had the request:
+    whether the change was made, nobody knows here. Repeating it under the same Idempotency-Key is safe where the
+    operation takes one; elsewhere look first.
     """
 
     code = "outcome_unknown"

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.loopback import exchange, head, listening
 from tests.people import PASSWORD, Person, Server
 from tests.problems import TELLTALES, problem_of
 from tests.walks import routes_of
-from usermgmt.errors import CATALOGUE, ApiError
+from usermgmt.errors import CATALOGUE, ApiError, OutcomeUnknown
 
 STATUSES = {400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 422, 429, 500, 503}
 
@@ -54,6 +55,20 @@ async def test_a_handler_that_takes_too_long_is_ended(database_url: str, flags: 
     async with server.running():
         await problem_of(await server.nobody().get("/api/faults/endless"), 503, "took_too_long")
         assert (await server.nobody().get("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize("sample", ["nginx/usermgmt.conf", "haproxy/haproxy.cfg"])
+def test_what_a_proxy_answers_by_itself_is_named_as_ours_is(sample: str):
+    text = (Path(__file__).parents[2] / "deploy" / sample).read_text()
+    answers = [json.loads(found) for found in re.findall(r"'(\{\"type\".*\})'", text)]
+    assert len(answers) >= 3
+    for answer in answers:
+        kind = CATALOGUE[answer["code"]]
+        assert answer["type"] == f"/problems/{kind.code.replace('_', '-')}"
+        assert answer["title"] == kind.title
+        assert answer["status"] == kind.status or (kind is OutcomeUnknown and answer["status"] in {502, 504})
+        may_have_been_done = "may have been made" in answer["detail"]
+        assert may_have_been_done == (kind is OutcomeUnknown)
 
 
 async def test_retry_after_is_what_the_refusal_says(server: Server):
