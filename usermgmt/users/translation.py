@@ -22,7 +22,8 @@ from usermgmt.users.service import UserPage, UserView
 
 MAX_IDEMPOTENCY_KEY = 255
 NO_PATCH: Any = object()  # tells "no attributes sent" from "null sent"
-BOUND_TO_CURSOR = ("sort", "q", "email", "username", "status", "role", "group", "created_after", "created_before")
+FREE_OF_CURSOR = {"limit", "cursor", "fields", "count"}
+BOUND_TO_CURSOR = tuple(name for name in ListUsers.model_fields if name not in FREE_OF_CURSOR)
 """What a cursor is good for: another question, or another order, needs another."""
 
 
