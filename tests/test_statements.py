@@ -72,14 +72,14 @@ async def test_a_refresh(ada: Person):
 async def test_writes(server: Server, ada: Person):
     with counted() as seen:
         assert (await ada.patch("/api/users/me", json={"display_name": "Ada"})).status_code == 200
-    assert len(seen) <= 8, seen
+    assert len(seen) == 6, seen
     with counted() as seen:
         assert (await server.nobody().post("/api/users", json=EVE)).status_code == 201
-    assert len(seen) <= 9, seen
+    assert len(seen) == 6, seen
     with counted() as seen:
         answer = await server.nobody().post("/api/auth/login", json={"username": "eve", "password": PASSWORD})
     assert answer.status_code == 200
-    assert len(seen) <= 14, seen
+    assert len(seen) == 14, seen
     with counted() as seen:
         assert (await ada.post("/api/auth/logout")).status_code == 204
-    assert len(seen) <= 4, seen
+    assert len(seen) == 3, seen

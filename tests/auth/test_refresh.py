@@ -183,6 +183,7 @@ async def test_twenty_rounds_of_eight_at_once_with_a_thief_after_each(stopped: S
 
 
 async def test_refreshing_and_signing_out_at_once_never_leaves_a_live_session(server: Server, ada: Person):
+    moved = 0
     for _ in range(10):
         device = await ada.elsewhere()
         body = {"refresh_token": device.refresh_token}
@@ -192,9 +193,11 @@ async def test_refreshing_and_signing_out_at_once_never_leaves_a_live_session(se
         assert {response.status_code for response in answers[:-1]} <= {200, 401}
         for response in answers[:-1]:
             if response.status_code == 200:
+                moved += 1
                 device.keep(await response.get_json())
                 assert (await device.get("/api/auth/session")).status_code == 401
                 assert await _outcome(server, device.refresh_token) == (401, REVOKED)
+    assert moved, "none was refreshed before it was signed out: this has tested nothing"
 
 
 async def test_refreshing_on_two_instances_at_once_leaves_one_lineage(

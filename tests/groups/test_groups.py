@@ -259,8 +259,8 @@ async def test_with_a_group_go_the_roles_over_it(server: Server, place: Place): 
 
 
 async def test_a_role_over_what_does_not_exist_is_refused(place: Place):  # G14
-    for path in (f"/api/users/{place.member.id}/roles/chief?group={ABSENT}",):
-        await problem_of(await place.admin.put(path), 404, "group_not_found")
+    absent = f"/api/users/{place.member.id}/roles/chief?group={ABSENT}"
+    await problem_of(await place.admin.put(absent), 404, "group_not_found")
     await problem_of(await place.admin.put(f"/api/users/{ABSENT}/roles/chief?group={place.lab}"), 404, "user_not_found")
     upper = f"/api/users/{place.member.id}/roles/chief?group={place.lab.upper()}"
     await problem_of(await place.admin.put(upper), 422, "validation_failed")

@@ -13,20 +13,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.conftest import settings_for
+from tests.http.forwarding import FORWARDING
 from tests.people import Person, Server
 from tests.problems import problem_of
 from tests.servers import Valkey
 
 GENEROUS_SECONDS = 10.0
-FORWARDING = (
-    "X-Forwarded-For",
-    "Forwarded",
-    "X-Real-IP",
-    "True-Client-IP",
-    "CF-Connecting-IP",
-    "X-Client-IP",
-    "X-Cluster-Client-IP",
-)
 WRONG = {"username": "nobody-has-this-name", "password": "wrong"}
 _ITEM = re.compile(r'"([a-z]+)"((?:;[a-z]+=[0-9]{1,15})+)')  # RFC 9651: a string with integer parameters
 

@@ -6,18 +6,10 @@ import pytest
 from structlog.testing import capture_logs
 from werkzeug.datastructures import Headers
 
+from tests.http.forwarding import FORWARDING
 from tests.people import Server
 
 LOGIN = "/api/auth/login"
-FORWARDING = (
-    "X-Forwarded-For",
-    "Forwarded",
-    "X-Real-IP",
-    "True-Client-IP",
-    "CF-Connecting-IP",
-    "X-Client-IP",
-    "X-Cluster-Client-IP",
-)
 WRONG = {"username": "nobody-has-this-name", "password": "wrong"}
 PROXY, STRANGER = "10.0.0.5", "203.0.113.50"
 
@@ -79,18 +71,7 @@ async def test_without_the_header_it_is_the_proxy_that_calls(server: Server):
     assert await address_of(server, f"::ffff:{PROXY}", ("X-Forwarded-For", "192.0.2.7")) == "192.0.2.7"
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "X-Forwarded-For",
-        "Forwarded",
-        "X-Real-IP",
-        "True-Client-IP",
-        "CF-Connecting-IP",
-        "X-Client-IP",
-        "X-Cluster-Client-IP",
-    ],
-)
+@pytest.mark.parametrize("header", FORWARDING)
 async def test_a_stranger_is_believed_nothing(server: Server, header: str):  # D01
     for value in ("192.0.2.7", "for=192.0.2.7", "127.0.0.1", "10.0.0.5"):
         assert await address_of(server, STRANGER, (header, value)) == STRANGER
