@@ -1,4 +1,4 @@
-"""The application for any ASGI server: `hypercorn asgi:app`. The only module with effects at import."""
+"""The application for any ASGI server: `hypercorn asgi:app`. It is made when this module is imported."""
 
 from usermgmt.operator.startup import application
 

@@ -65,7 +65,7 @@ BLUEPRINTS = (
 
 
 class MarksMissing(RuntimeError):
-    """A route says neither who may call it nor what it costs, so the application does not start."""
+    """A route does not say who may call it, or what it costs, so the application does not start."""
 
 
 def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:

@@ -19,8 +19,8 @@ from usermgmt.telemetry import metrics, tracing
 
 @dataclass(slots=True)
 class Runtime:
-    """The settings and what was made from them. Only `ring`, `rule_book` and
-    `is_draining` change while the process lives.
+    """The settings and what was made from them. What changes while the process lives: `ring`, `rule_book`,
+    `rule_hits`, `is_draining`, and with `make_with_root` what `secrets` and `hasher` make new things from.
     """
 
     settings: Settings

@@ -4,7 +4,8 @@ Why: one process at a time does what concerns shared data, and a new root secret
 Sessions whose retention is over are found without reading all of them.
 Locks: on PostgreSQL none that stops reading or writing (CONCURRENTLY); about a second per million sessions.
 It fails when another transaction is open for more than five seconds meanwhile, and may then be run again.
-An old release that still runs is not disturbed: it does its chores in every process, as before.
+An old release that still runs is not disturbed: it does its chores in every process, as before. It cannot be started
+again, since this revision's name is a plain number.
 """
 
 from contextlib import AbstractContextManager, nullcontext

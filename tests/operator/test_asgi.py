@@ -93,8 +93,3 @@ def test_a_schema_that_is_not_current_is_logged(start: Start, empty_database_url
     assert "usermgmt db upgrade" in str(logged["reasons"])
     assert "Traceback" not in process.output + process.errors()
     assert CommandLine(environ).document("db", "current")["current"] is None
-
-
-@pytest.mark.parametrize("name", ["asgi.py"])
-def test_nothing_else_has_effects_at_import(name: str) -> None:
-    assert len((ROOT / name).read_text().splitlines()) < 10

@@ -1,4 +1,4 @@
-"""The routes of signing in and out, and the public signing keys."""
+"""The routes of signing in and out."""
 
 from quart import Blueprint, Response
 

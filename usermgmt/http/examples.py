@@ -1,9 +1,10 @@
-"""The examples of the specification: the bodies of the user's own document, and answers as they look."""
+"""The examples of the specification: bodies as clients send them, and answers as they look."""
 
 import json
 from typing import Any
 
 from usermgmt.errors import ApiError
+from usermgmt.permissions import DESCRIPTIONS, Permission
 
 INTRODUCTION = """
 The accounts of your applications: who exists, who may sign in, who is signed in where, who may do what.
@@ -141,7 +142,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "SignedInOut": {**TOKENS, "user": USER},
     "RoleOut": ROLE,
     "RolesOut": {"items": [ROLE]},
-    "PermissionsOut": {"items": [{"name": "users:read", "description": "See every account."}]},
+    "PermissionsOut": {"items": [{"name": Permission.USERS_READ, "description": DESCRIPTIONS[Permission.USERS_READ]}]},
     "CurrentSessionOut": {
         "session": SESSION,
         "user": USER,

@@ -69,7 +69,7 @@ async def explain(
 
 
 async def refresh_rule_book(runtime: Runtime) -> None:
-    """Read the rules again if they have changed since, and write down how often they had a say."""
+    """Read the rules again if they have changed since."""
     async with runtime.database.read() as session:
         if await queries.find_version(session) != runtime.rule_book.version:
             runtime.rule_book = await read_book(session)

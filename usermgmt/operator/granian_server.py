@@ -1,4 +1,4 @@
-"""Granian in the place of Hypercorn: 1.1 to 1.6 times the requests, for who does not need what Hypercorn gives (TLS,
+"""Granian in the place of Hypercorn: more requests, for who does not need what Hypercorn gives (TLS,
 HTTP/2, a limit for each part of a connection's life). Framing, heads and their limits are Granian's own.
 
 It takes connections from sockets that are bound already, which several processes may share: what waits in their queues

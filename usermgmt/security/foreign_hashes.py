@@ -72,7 +72,7 @@ class Pbkdf2:
     expected: bytes
 
     def kept(self) -> str:
-        """Refused: rounds that protect nothing or never end."""
+        """The form that is stored. Refused: rounds that protect nothing or never end."""
         if self.digest not in DIGESTS:
             raise HashRefused("PBKDF2 is known with SHA-1, SHA-256 and SHA-512.")
         bounded("PBKDF2's rounds", self.rounds, FEWEST_ROUNDS, MOST_ROUNDS)
@@ -102,7 +102,7 @@ class Scrypt:
     expected: bytes
 
     def kept(self) -> str:
-        """Refused: parameters that are none, or too dear."""
+        """The form that is stored. Refused: parameters that are none, or too dear."""
         _check_scrypt(self.n, self.r, self.p)
         _check_lengths(self.salt, self.expected)
         return f"{VERSION}$scrypt${self.n}${self.r}${self.p}${_text(self.salt)}${_text(self.expected)}"
@@ -129,7 +129,7 @@ class Firebase:
     expected: bytes
 
     def kept(self) -> str:
-        """Refused: parameters that are none, or too dear."""
+        """The form that is stored. Refused: parameters that are none, or too dear."""
         bounded("Firebase's mem_cost", self.mem_cost, 1, 20)
         _check_scrypt(1 << self.mem_cost, self.rounds, 1)
         _check_lengths(self.salt, self.expected)
@@ -160,7 +160,7 @@ class Argon2:
     expected: bytes
 
     def kept(self) -> str:
-        """Refused: parameters that are none, or too dear."""
+        """The form that is stored. Refused: parameters that are none, or too dear."""
         bounded("Argon2's lanes", self.lanes, 1, MOST_LANES)
         bounded("Argon2's memory in KiB", self.memory, 8 * self.lanes, MOST_MEMORY_BYTES // 1024)
         bounded("Argon2's passes", self.passes, 1, min(MOST_PASSES, MOST_PASSES_BYTES // 1024 // self.memory))

@@ -1,5 +1,5 @@
-"""Statements on sessions. Each names the user, so that it reaches one place of a distributed database, but
-for those that count them all for a metric.
+"""Statements on sessions. Those of requests name the user, so that they reach one place of a distributed database;
+those that count sessions or remove what is over go through all of them.
 """
 
 from collections.abc import Sequence

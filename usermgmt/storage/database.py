@@ -82,8 +82,8 @@ class Database:
         """A write transaction: committed when the block is left, rolled back when it raises.
 
         Raises `DatabaseUnavailable` when the database is away, busy beyond the timeouts or read-only, `OutcomeUnknown`
-        when it went away during the commit, and `RepeatableConflict` when the transaction lost a deadlock or a
-        serialisation check.
+        when it went away during the commit, and `RepeatableConflict` when the transaction lost to another
+        one.
         """
         with faults_translated():
             async with AsyncSession(self._writer, expire_on_commit=False) as session:

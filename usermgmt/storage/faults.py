@@ -36,7 +36,9 @@ T = TypeVar("T")
 
 
 class RepeatableConflict(Exception):
-    """Two transactions stood in each other's way and the database chose this one to give way."""
+    """A transaction lost to another one (`REPEATABLE_STATES`): they stood in each other's way, or what it had looked up
+    or found free was no longer so when it wrote.
+    """
 
 
 def repeated_on_conflict(

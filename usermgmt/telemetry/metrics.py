@@ -1,7 +1,8 @@
 """What a process counts, as Prometheus reads it. Every label has a bounded set of values.
 
 Several workers of one server write into one directory (`PROMETHEUS_MULTIPROC_DIR`, which their supervisor makes), so
-that any of them tells the sum. What is a state and not a sum, a gauge, is taken every `SAMPLE_SECONDS`.
+that any of them tells the sum. What is a state and not a sum, a gauge, is taken every `SAMPLE_SECONDS`,
+or where that would cost statements more rarely, or set when it changes.
 """
 
 import itertools

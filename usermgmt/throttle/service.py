@@ -35,7 +35,9 @@ metrics.expect(metrics.throttled, Bucket)
 
 
 class TooManyAttempts(TooMany):
-    """Too many wrong guesses were made lately: at this account from unknown networks, or from this network."""
+    """Too many wrong guesses were made lately: at this account from unknown networks, from this network at accounts or
+    refresh tokens, or within this session at its own password.
+    """
 
     code = "too_many_attempts"
     detail = "Too many failed attempts. Try again later."

@@ -82,8 +82,9 @@ async def update_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: D
 
     A new password ends the account's other sessions; a new e-mail address is unverified; disabling ends every session.
     Refused: `UserNotFound`, `FieldNotPermitted`, `ExceedsOwnRights`, `UserChanged`, `UsernameTaken`, `EmailTaken`,
-    `LastAdmin`, and for one's own password, name or address without proof: `RecentSignInRequired`,
-    `WrongCurrentPassword`.
+    `LastAdmin`, `ValidationFailed` for what only the present account makes invalid, `PermissionMissing` for one's own
+    account where the right does not reach it, `Overloaded`; for one's own password, name or address without proof:
+    `RecentSignInRequired`, `WrongCurrentPassword`, `TooManyAttempts`.
     """
     changes = demand.changes
     if "status" in changes and not caller.has_anywhere(Permission.USERS_WRITE):
@@ -115,7 +116,8 @@ async def delete_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: D
     """Delete an account: it leaves every answer, its sessions end, its names stay reserved until it is erased.
 
     Refused: `UserNotFound`, `ExceedsOwnRights`, `UserChanged`, `LastAdmin`; for one's own account also
-    `WrongCurrentPassword` and, without `users:delete`, `RecentSignInRequired`.
+    `PermissionMissing`, `WrongCurrentPassword`, `TooManyAttempts`, `Overloaded` and, without `users:delete`,
+    `RecentSignInRequired`.
     """
     has_to_prove = demand.current_password is not None or not caller.has(Permission.USERS_DELETE)
     if caller.is_user(user_id) and has_to_prove:

@@ -84,8 +84,8 @@ class User(Base):
 class LoginName(Base):
     """One name that leads to an account; its key makes usernames and e-mail addresses unique together.
 
-    No foreign key and no second index: this small table is the only one that is not keyed by the account, so that
-    the rest can be spread over several databases later.
+    No foreign key and no second index: this small table is keyed by the name, so that what is keyed by the account can
+    be spread over several databases.
     """
 
     __tablename__ = "login_names"
