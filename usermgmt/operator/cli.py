@@ -118,7 +118,7 @@ cli.add_command(
     _group(
         "Make secrets, and see what still needs an old one.",
         list=("secret_commands:list_secrets", "List the root secrets, and what was made with each."),
-        generate=("config_commands:generate", "Print a new root secret."),
+        generate=("secret_commands:generate", "Print a new root secret."),
     ),
     "secrets",
 )

@@ -1,6 +1,5 @@
-"""`usermgmt config` and `usermgmt secrets`."""
+"""`usermgmt config`."""
 
-import secrets
 from pathlib import Path
 
 import click
@@ -11,8 +10,6 @@ from usermgmt.operator.grammar import command, pass_console
 from usermgmt.settings import Settings
 from usermgmt.settings.problems import common_problems
 from usermgmt.settings.report import describe, render_default_toml
-
-SECRET_BYTES = 48
 
 
 @command()
@@ -64,15 +61,3 @@ def show(console: Console, origin: bool) -> None:
         for row in describe(operator_settings(console))
     ]
     console.table(("key", "value", "origin") if origin else ("key", "value")).add(rows)
-
-
-@command()
-@pass_console
-def generate(console: Console) -> None:
-    """Print a new root secret for USERMGMT_SECRET_KEYS.
-
-    To replace a secret, put the new one in front of the old one, separated by a comma, and remove the old one once
-    nothing that was made with it is alive.
-    """
-    key = secrets.token_urlsafe(SECRET_BYTES)
-    console.show({"key": key}, key)

@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
+from usermgmt.operator.checklist import NotChecked
 from usermgmt.operator.deployment_checklist import Checklist, expect
 from usermgmt.operator.deployment_checks import LOGIN, ME, REFRESH
-from usermgmt.operator.deployment_client import Answer, Deployment, NotChecked, Unreachable
+from usermgmt.operator.deployment_client import Answer, Deployment, Unreachable
 from usermgmt.operator.deployment_forgeries import ABSENT_ID, forgeries
 from usermgmt.operator.deployment_operations import Operation, operations_of
 

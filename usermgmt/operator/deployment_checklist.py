@@ -1,11 +1,12 @@
 """How a check of a deployment is written, listed, made and told."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from usermgmt.operator.checklist import Checks, NotChecked
 from usermgmt.operator.console import printable
-from usermgmt.operator.deployment_client import NotChecked, Unreachable
+from usermgmt.operator.deployment_client import Unreachable
 
 OK, FAILED, WARNING, NOT_CHECKED = "ok", "FAILED", "warning", "not checked"
 OUTCOMES = (OK, FAILED, WARNING, NOT_CHECKED)
@@ -63,7 +64,7 @@ def word(outcome: str) -> str:
 class Check(Generic[Subject]):
     """A check in its group. Its docstring is its line of the report, and what it returns a detail of that.
 
-    The cases are what it covers of the case list.
+    The cases are what it covers of `tests/security/cases.toml`.
     """
 
     group: str
@@ -96,20 +97,14 @@ class Check(Generic[Subject]):
         return Line(self.group, outcome, self.text, self.cases, detail)
 
 
-class Checklist(Generic[Subject]):
-    """The checks of one kind of subject, in the order of their making."""
-
-    def __init__(self) -> None:
-        self._checks: list[Check[Subject]] = []
+class Checklist(Checks[Check[Subject]]):
+    """The checks of one kind of subject."""
 
     def __call__(self, group: str, cases: str) -> Callable[[F], F]:
         """List a function as a check of a group."""
 
         def listed(function: F) -> F:
-            self._checks.append(Check(group, cases, function))
+            self.append(Check(group, cases, function))
             return function
 
         return listed
-
-    def __iter__(self) -> Iterator[Check[Subject]]:
-        return iter(self._checks)

@@ -1,4 +1,6 @@
-"""What anybody can check of a deployment from outside, without an account. The ids are those of the case list."""
+"""What anybody can check of a deployment from outside, without an account. The ids are those of
+`tests/security/cases.toml`.
+"""
 
 import json
 import secrets
@@ -7,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from usermgmt.operator.checklist import NotChecked
 from usermgmt.operator.deployment_checklist import Checklist, Warned, expect
-from usermgmt.operator.deployment_client import Answer, Deployment, NotChecked
+from usermgmt.operator.deployment_client import Answer, Deployment
 from usermgmt.operator.deployment_forgeries import ABSENT_ID, made_up_tokens
 
 LOGIN, REFRESH, ME = "/api/auth/login", "/api/auth/refresh", "/api/users/me"

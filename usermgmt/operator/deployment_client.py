@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from usermgmt.operator.checklist import NotChecked
+
 TIMEOUT = 10.0
 PATIENCE = 5.0  # seconds that a limit may ask us to wait
 SILENCE = 2.0  # seconds after which nothing more is expected on a connection that stays open
@@ -21,10 +23,6 @@ NO_WAY = 60.0  # the wait when a limit does not say for how long
 
 class Unreachable(Exception):
     """The deployment does not answer."""
-
-
-class NotChecked(Exception):
-    """A check could not be made, which says nothing about the deployment."""
 
 
 @dataclass(frozen=True, slots=True)

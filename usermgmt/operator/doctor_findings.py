@@ -1,11 +1,12 @@
 """How a check of `usermgmt doctor` is written, listed and made."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from usermgmt.operator.checklist import Checks, NotChecked
 from usermgmt.operator.console import cause_of, printable
-from usermgmt.operator.doctor_installation import Installation, Needs, NotChecked
+from usermgmt.operator.doctor_installation import Installation, Needs
 
 
 class Severity(StrEnum):
@@ -74,23 +75,17 @@ class Check:
         return [Line(self.id, finding) for finding in found]
 
 
-class Checklist:
-    """Checks in the order of their making."""
-
-    def __init__(self) -> None:
-        self._checks: list[Check] = []
+class Checklist(Checks[Check]):
+    """The checks of one subject."""
 
     def __call__(self, name: str, needs: Needs = Needs.NOTHING) -> Callable[[Examine], Examine]:
         """List a function as the check of this id."""
 
         def listed(function: Examine) -> Examine:
-            self._checks.append(Check(name, needs, function))
+            self.append(Check(name, needs, function))
             return function
 
         return listed
-
-    def __iter__(self) -> Iterator[Check]:
-        return iter(self._checks)
 
 
 def counted(number: int, name: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from usermgmt.operator import migrations
+from usermgmt.operator.checklist import NotChecked
 from usermgmt.operator.configuration import SECRET_FILE
 from usermgmt.operator.console import cause_of
 from usermgmt.operator.migrations import SchemaState
@@ -29,10 +30,6 @@ class Needs(Enum):
     DATABASE = "the database"
     POSTGRESQL = "a PostgreSQL database"
     SCHEMA = "a schema that this release works on"
-
-
-class NotChecked(Exception):
-    """Why a check cannot be made."""
 
 
 def _now() -> datetime:

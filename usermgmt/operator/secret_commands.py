@@ -1,12 +1,13 @@
-"""`usermgmt secrets list`: the root secrets, and what would be lost without each."""
+"""`usermgmt secrets`: the root secrets, what would be lost without each, and a new one."""
 
+import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 from usermgmt.operator.console import Console
-from usermgmt.operator.grammar import command
+from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.workplace import on_runtime
 from usermgmt.root_secrets import service
 from usermgmt.root_secrets.service import ALWAYS, Root
@@ -20,6 +21,7 @@ from usermgmt.storage.within import find_within
 from usermgmt.users.queries import STORED_PASSWORDS
 
 COLUMNS = ("secret", "state", "makes_from", "signing_keys", "sessions", "passwords")
+SECRET_BYTES = 48
 PATIENCE = timedelta(minutes=1)
 
 
@@ -55,6 +57,18 @@ async def list_secrets(console: Console, runtime: Runtime) -> None:
             }
         )
     console.table(COLUMNS).add(rows)
+
+
+@command()
+@pass_console
+def generate(console: Console) -> None:
+    """Print a new root secret for USERMGMT_SECRET_KEYS.
+
+    To replace a secret, put the new one in front of the old one, separated by a comma, and remove the old one once
+    nothing that was made with it is alive.
+    """
+    key = secrets.token_urlsafe(SECRET_BYTES)
+    console.show({"key": key}, key)
 
 
 async def _sessions(runtime: Runtime, roots: Sequence[Root]) -> dict[str, int | None]:

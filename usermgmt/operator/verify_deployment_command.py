@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 import click
 
 from usermgmt.operator import deployment_account_checks, deployment_checks, deployment_http_checks
+from usermgmt.operator.checklist import NotChecked
 from usermgmt.operator.console import Console, Exit, Refusal, printable
 from usermgmt.operator.deployment_account_checks import sign_in, throw_away_accounts, tokens_for
 from usermgmt.operator.deployment_checklist import FAILED, OUTCOMES, Line, word
 from usermgmt.operator.deployment_checks import Stranger
-from usermgmt.operator.deployment_client import Deployment, NotChecked, Unreachable
+from usermgmt.operator.deployment_client import Deployment, Unreachable
 from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.passwords import password_option, presented_password
 
