@@ -187,6 +187,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             "http.answers",
             "http.fields",
+            "http.patterns",
             "permissions",
             "runtime",
             "security.names",

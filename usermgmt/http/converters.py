@@ -6,8 +6,7 @@ from uuid import UUID
 
 from werkzeug.routing import BaseConverter
 
-UUID_PATTERN = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-NAME_PATTERN = r"[a-z][a-z0-9_-]{0,63}"
+from usermgmt.http import patterns
 
 
 class _Me(Enum):
@@ -21,7 +20,7 @@ ME: Literal[_Me.ME] = _Me.ME
 class UserRef(BaseConverter):
     """An account: its id, or `me`."""
 
-    regex = f"me|{UUID_PATTERN}"
+    regex = f"me|{patterns.ID}"
 
     def to_python(self, value: str) -> UUID | _Me:
         """The id, or `ME`."""
@@ -35,7 +34,7 @@ class UserRef(BaseConverter):
 class Id(BaseConverter):
     """Anything that has an id, by it."""
 
-    regex = UUID_PATTERN
+    regex = patterns.ID
 
     def to_python(self, value: str) -> UUID:
         """The id."""
@@ -49,7 +48,7 @@ class Id(BaseConverter):
 class RoleName(BaseConverter):
     """A role by its name."""
 
-    regex = NAME_PATTERN
+    regex = patterns.ROLE_NAME
 
 
 CONVERTERS: dict[str, type[BaseConverter]] = {"user_ref": UserRef, "id": Id, "role_name": RoleName}

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from usermgmt.errors import ApiError
+from usermgmt.http.streams import NDJSON
 from usermgmt.permissions import DESCRIPTIONS, Permission
 
 INTRODUCTION = """
@@ -169,7 +170,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "ReadyOut": {"status": "ok", "checks": {"accepting": True, "database": True, "signing_key": True}},
 }
 FILES: dict[str, str] = {
-    "application/x-ndjson": '{"username": "newuser", "email": "user@example.com", "roles": ["user"]}\n',
+    NDJSON: '{"username": "newuser", "email": "user@example.com", "roles": ["user"]}\n',
     "text/csv": "username,email,display_name\nnewuser,user@example.com,New User\n",
 }
 LINES: dict[str, str] = {

@@ -8,7 +8,9 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
-_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+from usermgmt.http import patterns
+
+_ID = re.compile(patterns.ID)
 _DIGITS = re.compile("[0-9]{1,9}", re.ASCII)
 
 

@@ -4,7 +4,6 @@ Answers are in `openapi_answers`, the schemas of both directions in `openapi_sch
 """
 
 import inspect
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,9 +15,10 @@ from quart_schema.openapi import OpenAPIProvider
 from werkzeug.routing import BaseConverter, Rule
 
 from usermgmt import __version__
-from usermgmt.http import examples
+from usermgmt.http import examples, patterns
 from usermgmt.http.access import Marks, View, Who, marks_of
 from usermgmt.http.binding import Inputs, inputs_of
+from usermgmt.http.body import JSON_TYPES, MERGE_PATCH_TYPES
 from usermgmt.http.converters import Id, RoleName, UserRef
 from usermgmt.http.management import METRICS
 from usermgmt.http.openapi_answers import HEADERS, responses_of
@@ -62,7 +62,6 @@ PARAMETERS: Mapping[type[BaseConverter], str] = {
     Id: "An id.",
     RoleName: "The name of a role.",
 }
-_CONVERTER = re.compile(r"<(?:[^<>]*:)?([A-Za-z_][A-Za-z0-9_]*)>")
 
 
 def install(app: Quart) -> None:
@@ -118,7 +117,7 @@ class Provider(OpenAPIProvider):
         components: dict[str, Any] = {}
         methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
         operations = {method.lower(): self._operation(rule, view, components) for method in methods}
-        return {_CONVERTER.sub(r"{\1}", rule.rule): operations}, components
+        return {patterns.PARAMETER.sub(r"{\1}", rule.rule): operations}, components
 
     def _operation(self, rule: Rule, view: View, components: dict[str, Any]) -> dict[str, Any]:
         marks, inputs = marks_of(view), inputs_of(view)
@@ -195,5 +194,5 @@ def _request_body(rule: Rule, inputs: Inputs, components: dict[str, Any]) -> dic
     content: dict[str, Any] = {"schema": {"$ref": REF.format(model=name)}}
     if (example := examples.BODIES.get(name)) is not None:
         content["example"] = example
-    media = ["application/json", *(["application/merge-patch+json"] if "PATCH" in (rule.methods or ()) else [])]
+    media = MERGE_PATCH_TYPES if "PATCH" in (rule.methods or ()) else JSON_TYPES
     return {"required": not inputs.is_body_optional, "content": dict.fromkeys(media, content)}

@@ -36,6 +36,7 @@ from usermgmt.http.access import Answered, Budget, Marks, Who
 from usermgmt.http.binding import Inputs, TookTooLong
 from usermgmt.http.openapi_schemas import struct_schema
 from usermgmt.http.problems import MEDIA_TYPE, Problem
+from usermgmt.http.streams import NDJSON
 
 HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "X-Request-ID": ("The id of this request in the log and in error bodies.", {"type": "string"}),
@@ -118,11 +119,11 @@ def _success(answered: Answered, marks: Marks, components: dict[str, Any]) -> di
         lines: dict[str, Any] = {"schema": {"type": "string"}}
         if (shown := examples.LINES.get(answered.model.__name__)) is not None:
             lines["example"] = shown
-        response["content"] = {"application/x-ndjson": lines}
+        response["content"] = {NDJSON: lines}
     if answered.is_streamed:
         page = response["content"]["application/json"].get("example")
         lines = {"schema": {"type": "string"}, **({"example": examples.stream(page)} if page is not None else {})}
-        response["content"]["application/x-ndjson"] = lines
+        response["content"][NDJSON] = lines
     return response
 
 

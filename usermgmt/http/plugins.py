@@ -16,14 +16,14 @@ from quart import Blueprint, Quart
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
+from usermgmt.http import patterns
+
 RESERVED = frozenset({"documentation", "health", "metrics", "static"})
 """Names of blueprints that the pipeline treats otherwise, whether they are there or not."""
 IMPLIED = {"HEAD", "OPTIONS"}
 HOOKS = ("before_request_funcs", "after_request_funcs", "teardown_request_funcs", "url_value_preprocessors")
 SAMPLES = ("01890000-0000-7000-8000-000000000000", "me", "a", "1", "1.5", "a/b", *("x" * n for n in range(2, 65)))
 """What path parameters may be; those that a parameter accepts are tried."""
-
-_PARAMETER = re.compile(r"<(?:[^<>]*:)?([A-Za-z_][A-Za-z0-9_]*)>")
 
 
 class PluginRefused(Exception):
@@ -106,7 +106,9 @@ def _paths(rule: Rule) -> set[str]:
     }
 
     def path(turn: int) -> str:
-        return _PARAMETER.sub(lambda found: (values := accepted[found[1]])[min(turn, len(values) - 1)], rule.rule)
+        return patterns.PARAMETER.sub(
+            lambda found: (values := accepted[found[1]])[min(turn, len(values) - 1)], rule.rule
+        )
 
     return {path(turn) for turn in range(4)}
 

@@ -7,12 +7,12 @@ from quart import Response, request
 
 from usermgmt.http.answers import encode
 
-MEDIA_TYPE = "application/x-ndjson"
+NDJSON = "application/x-ndjson"
 
 
 def wants_stream() -> bool:
     """Whether the client asks for a stream rather than a page."""
-    return request.accept_mimetypes.best_match(["application/json", MEDIA_TYPE], "application/json") == MEDIA_TYPE
+    return request.accept_mimetypes.best_match(["application/json", NDJSON], "application/json") == NDJSON
 
 
 def streamed(batches: AsyncIterator[Sequence[Any]]) -> Response:
@@ -22,6 +22,6 @@ def streamed(batches: AsyncIterator[Sequence[Any]]) -> Response:
         async for batch in batches:
             yield b"".join(encode(document) + b"\n" for document in batch)
 
-    response = Response(lines(), content_type=MEDIA_TYPE)
+    response = Response(lines(), content_type=NDJSON)
     response.timeout = None  # how long it takes is the client's to say
     return response

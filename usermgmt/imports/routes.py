@@ -11,7 +11,7 @@ from usermgmt.audit.events import Event
 from usermgmt.errors import ApiError
 from usermgmt.http.access import answers, emits, limited, receives, refuses, require
 from usermgmt.http.context import caller, renewal, runtime
-from usermgmt.http.streams import streamed
+from usermgmt.http.streams import NDJSON, streamed
 from usermgmt.http.uploads import Upload
 from usermgmt.imports import service
 from usermgmt.imports.batches import Outcome, Report
@@ -25,7 +25,7 @@ from usermgmt.security.principal import Caller, Renew
 blueprint = Blueprint("imports", __name__, url_prefix="/api/users")
 
 MOST_REFUSED = 100_000  # what a bad row costs is small, and a file of two bytes a row has millions
-FORMATS = {"application/x-ndjson": Format.NDJSON, "text/csv": Format.CSV}
+FORMATS = {NDJSON: Format.NDJSON, "text/csv": Format.CSV}
 
 
 @blueprint.post("/import")

@@ -9,14 +9,13 @@ from pydantic import AfterValidator, Field
 
 from usermgmt.http.answers import Timestamp, timestamp
 from usermgmt.http.fields import ABSENT, QueryTime, RequestModel, refused
+from usermgmt.http.patterns import ID, ROLE_NAME
 from usermgmt.ip_rules.models import IpRule
 from usermgmt.ip_rules.service import NewRule
 from usermgmt.security.address import parse_network
 from usermgmt.security.rule_book import Action, Mode, Subject, SubjectKind
 
-NAME = "[a-z][a-z0-9_-]{0,63}"
-ID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-SUBJECT = f"^(everyone|role:{NAME}|set:{NAME}|user:{ID})$"
+SUBJECT = f"^(everyone|role:{ROLE_NAME}|set:{ROLE_NAME}|user:{ID})$"
 
 
 def _network(value: str) -> str:

@@ -7,10 +7,9 @@ from pydantic import BeforeValidator, Field
 
 from usermgmt.http.answers import Timestamp, timestamp
 from usermgmt.http.fields import ABSENT, RequestModel, refused
+from usermgmt.http.patterns import ROLE_NAME
 from usermgmt.permissions import Permission, known_permissions
 from usermgmt.roles.queries import RoleRecord
-
-ROLE_NAME = r"^[a-z][a-z0-9_-]{0,63}$"
 
 
 def _permission(value: Any) -> Any:  # whatever the body holds
@@ -29,7 +28,7 @@ Permissions = Annotated[list[Annotated[Permission, BeforeValidator(_permission)]
 class CreateRole(RequestModel):
     """A new role."""
 
-    name: Annotated[str, Field(pattern=ROLE_NAME)]
+    name: Annotated[str, Field(pattern=f"^{ROLE_NAME}$")]
     description: Description = ""
     permissions: Permissions = Field(default_factory=list)
 

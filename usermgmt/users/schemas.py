@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from usermgmt.http.answers import Timestamp, timestamp
 from usermgmt.http.fields import ABSENT, DIGITS, QueryId, QueryTime, RequestModel, refused
+from usermgmt.http.patterns import ROLE_NAME
 from usermgmt.roles.queries import Grant
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import (
@@ -27,7 +28,6 @@ from usermgmt.users.reads import ReadUser
 from usermgmt.users.service import UserView
 
 MAX_ROLES = 20
-PATTERN_ROLE = r"^[a-z][a-z0-9_-]{0,63}$"
 
 
 def _username(value: str) -> str:
@@ -71,7 +71,7 @@ DisplayName = Annotated[
 ]
 Password = Annotated[str, Field(json_schema_extra=_format("password", minLength=1))]
 Attributes = Annotated[dict[str, Any], AfterValidator(_attributes)]
-Roles = Annotated[list[Annotated[str, Field(pattern=PATTERN_ROLE)]], Field(max_length=MAX_ROLES)]
+Roles = Annotated[list[Annotated[str, Field(pattern=f"^{ROLE_NAME}$")]], Field(max_length=MAX_ROLES)]
 StatusName = Literal["active", "disabled"]
 
 
