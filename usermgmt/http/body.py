@@ -15,6 +15,7 @@ from quart import request
 
 from usermgmt.errors import FieldError, InvalidQuery, UnsupportedMediaType, ValidationFailed
 from usermgmt.http.context import runtime
+from usermgmt.runtime import Runtime
 from usermgmt.strict_json import MAX_ERRORS, escaped, parse_object
 
 M = TypeVar("M", bound=BaseModel)
@@ -50,7 +51,7 @@ _CODES = {
 async def read_body(model: type[M], *, media_types: tuple[str, ...] = JSON_TYPES) -> M:
     """The body as `model`. Refused: `UnsupportedMediaType` (415), `InvalidBody` (400), `ValidationFailed` (422)."""
     _require_json(media_types)
-    return _validated(model, parse_object(await raw_body()))
+    return validated(model, parse_object(await raw_body()), context=runtime())
 
 
 async def raw_body() -> bytes:
@@ -67,7 +68,7 @@ async def read_optional_body(model: type[M]) -> M | None:
 
 def read_query(model: type[M]) -> M:
     """The query string as `model`. Refused: `InvalidQuery` (400), `ValidationFailed` (422)."""
-    return _validated(model, query_parameters(), is_query=True)
+    return validated(model, query_parameters(), is_query=True, context=runtime())
 
 
 def refuse_query() -> None:
@@ -110,15 +111,17 @@ def _require_json(media_types: tuple[str, ...]) -> None:
         raise UnsupportedMediaType
 
 
-def _validated(model: type[M], values: Mapping[str, Any], *, is_query: bool = False) -> M:
-    """Validate into the model; the password policy and the like reach validators through the context."""
+def validated(model: type[M], values: Mapping[str, Any], *, context: Runtime | None, is_query: bool = False) -> M:
+    """Values as `model`, or `ValidationFailed` with all that is wrong. The password policy and the like reach
+    validators through the context.
+    """
     try:
-        return model.model_validate(values, strict=not is_query, context=runtime())
+        return model.model_validate(values, strict=not is_query, context=context)
     except ValidationError as failure:
-        raise ValidationFailed(field_errors(failure, is_query=is_query)) from None
+        raise ValidationFailed(_field_errors(failure, is_query=is_query)) from None
 
 
-def field_errors(failure: ValidationError, *, is_query: bool = False) -> list[FieldError]:
+def _field_errors(failure: ValidationError, *, is_query: bool = False) -> list[FieldError]:
     """What a model refused, in our own words and without what was sent."""
     errors = failure.errors(include_url=False, include_input=False)
     return [_field_error(error, is_query) for error in errors[:MAX_ERRORS]]

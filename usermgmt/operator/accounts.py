@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from pydantic import ValidationError
-
 from usermgmt.errors import FieldError, UserNotFound, ValidationFailed
-from usermgmt.http.body import field_errors
+from usermgmt.http.body import validated
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import login_name_key
 from usermgmt.users import queries
@@ -47,11 +45,7 @@ def checked_account(
     if roles is not None:
         written["roles"] = list(roles)
     refuse_unstorable(written)
-    try:
-        body = CreateUser.model_validate(written, strict=True, context=runtime)
-    except ValidationError as failure:
-        raise ValidationFailed(field_errors(failure)) from None
-    return new_user(body)
+    return new_user(validated(CreateUser, written, context=runtime))
 
 
 def check_password(runtime: Runtime, password: str, *, names: Sequence[str | None]) -> None:

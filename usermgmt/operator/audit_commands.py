@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 import msgspec
-from pydantic import ValidationError
 
 from usermgmt.audit import seals, service, verification
 from usermgmt.audit.events import Event, Outcome
@@ -14,9 +13,8 @@ from usermgmt.audit.models import AuditEvent
 from usermgmt.audit.schemas import EventOut, ListEvents
 from usermgmt.audit.seals import ChainBroken, Checkpoint
 from usermgmt.audit.verification import Report
-from usermgmt.errors import ValidationFailed
-from usermgmt.http.body import field_errors
-from usermgmt.operator.console import Console, Exit, Refusal
+from usermgmt.http.body import validated
+from usermgmt.operator.console import Console, Exit, Refusal, counted
 from usermgmt.operator.grammar import command
 from usermgmt.operator.workplace import on_runtime
 from usermgmt.runtime import Runtime
@@ -94,7 +92,7 @@ async def prune(console: Console, runtime: Runtime) -> None:
     with _broken_told():
         while removed := await seals.prune(runtime, OPERATOR):
             total += removed
-    console.show({"removed": total}, f"Removed {total} event{'' if total == 1 else 's'}.")
+    console.show({"removed": total}, f"Removed {counted(total, 'event')}.")
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -123,10 +121,7 @@ def _broken_told() -> Iterator[None]:
 
 
 def _query(filters: dict[str, Any]) -> ListEvents:
-    try:
-        return ListEvents.model_validate(filters)
-    except ValidationError as failure:
-        raise ValidationFailed(field_errors(failure, is_query=True)) from None
+    return validated(ListEvents, filters, context=None, is_query=True)
 
 
 def _checkpoint(text: str) -> Checkpoint:

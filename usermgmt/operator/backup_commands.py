@@ -1,10 +1,7 @@
 """`usermgmt db backup` and `usermgmt db restore`."""
 
 import asyncio
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +49,8 @@ def backup(console: Console, file: Path, pg_bin: Path | None, is_verified: bool)
     started = time.perf_counter()
     with termination_as_interrupt(), new_file(console, file) as draft:
         if settings.is_sqlite:
-            with _progress(console) as progress:
-                contents = sqlite_backup.back_up(settings.sqlite_file, draft, progress)
+            with console.progress("Pages", lambda: 1) as progress:
+                contents = sqlite_backup.back_up(settings.sqlite_file, draft, progress.reach)
         else:
             contents = asyncio.run(_dump(settings, draft, pg_bin, is_verified=is_verified))
     seconds = time.perf_counter() - started
@@ -131,8 +128,8 @@ async def _dump(settings: DatabaseSettings, draft: Path, folder: Path | None, *,
 def _restored(console: Console, database: DatabaseSettings, file: Path, folder: Path | None) -> Contents:
     if not database.is_sqlite:
         return asyncio.run(postgresql_backup.restore(database, file, folder))
-    with _progress(console) as progress:
-        return sqlite_backup.restore(file, database.sqlite_file, progress)
+    with console.progress("Pages", lambda: 1) as progress:
+        return sqlite_backup.restore(file, database.sqlite_file, progress.reach)
 
 
 def _require_same_kind(file: Path, database: DatabaseSettings) -> None:
@@ -169,21 +166,6 @@ async def _is_intact(settings: Settings) -> bool:
     async with opened(settings) as runtime:
         report = await verification.verify(runtime)
     return report.is_intact and report.is_end_proven
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[sqlite_backup.Progress]:
-    """A bar of how many pages are copied, on a terminal."""
-    if console.is_json or not sys.stderr.isatty():
-        yield lambda _, __: None
-        return
-    with click.progressbar(length=1, label="Pages", file=sys.stderr) as bar:
-
-        def progressed(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-        yield progressed
 
 
 def _document(contents: Contents) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which settings a command works with, and how what is wrong with them is told."""
 
 import os
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,8 +13,14 @@ from usermgmt.settings.problems import production_problems
 from usermgmt.settings.sources import SettingsError, SettingsProblem
 
 SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file
+SECRET_BYTES = 48
 
 log = structlog.get_logger("usermgmt.start")
+
+
+def new_secret() -> str:
+    """A root secret that nobody has."""
+    return secrets.token_urlsafe(SECRET_BYTES)
 
 
 def operator_settings(console: Console, flags: Mapping[str, object] | None = None) -> Settings:

@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,16 @@ class Console:
         if not self.is_json:
             click.echo(text, err=True)
 
+    @contextmanager
+    def progress(self, label: str, length: Callable[[], int]) -> Iterator["Progress"]:
+        """A bar of how far the block has come, where a person looks; only there is `length` asked; 0: not known."""
+        expected = length() if sys.stderr.isatty() and not self.is_json else 0
+        if not expected:
+            yield Progress()
+            return
+        with click.progressbar(length=expected, label=label, file=sys.stderr) as bar:
+            yield Progress(bar)
+
     def confirm(self, question: str) -> None:
         """Ask before something that cannot be undone, unless --yes was given. A no ends the command."""
         if self.is_agreed:
@@ -104,6 +116,24 @@ class Console:
             raise Refusal(f"{question} Pass --yes to say so.", code="not_confirmed", exit_code=Exit.USAGE)
         if not click.confirm(question, err=True):
             raise Refusal("Nothing was changed.", code="not_confirmed")
+
+
+class Progress:
+    """A bar that grows on a terminal; one that nobody sees elsewhere."""
+
+    def __init__(self, bar: Any = None) -> None:  # click's bar has a type parameter that is of no use here
+        self._bar = bar
+
+    def advance(self, steps: int) -> None:
+        """So much more is done."""
+        if self._bar is not None:
+            self._bar.update(steps)
+
+    def reach(self, done: int, total: int) -> None:
+        """So much is done, of so much."""
+        if self._bar is not None:
+            self._bar.length = total
+            self._bar.update(done - self._bar.pos)
 
 
 class Table:
@@ -137,6 +167,16 @@ def aligned(rows: Sequence[Sequence[str]], widths: Sequence[int] | None = None) 
     """Lines whose columns begin at the same place."""
     widths = widths or _widths(rows)
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def counted(number: int, name: str) -> str:
+    """So many of something, in words: `1 account`, `2 accounts`."""
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def to_seconds(at: datetime) -> str:
+    """A time as commands tell it: RFC 3339, UTC, seconds."""
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def tell_refusal(refusal: Refusal, *, is_json: bool) -> None:

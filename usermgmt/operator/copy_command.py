@@ -2,10 +2,7 @@
 
 import asyncio
 import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
@@ -45,8 +42,8 @@ def copy(console: Console, url: str, is_migrating: bool) -> int:
     started = time.perf_counter()
     with termination_as_interrupt():
         asyncio.run(_prepare(source, target, is_migrating=is_migrating))
-        with _progress(console, source) as progress:
-            copied = asyncio.run(copying.copy(source, target, progress))
+        with console.progress("Rows", lambda: 2 * asyncio.run(copying.count_rows(source))) as progress:  # and read back
+            copied = asyncio.run(copying.copy(source, target, progress.advance))
         report = asyncio.run(_verify(settings, target))
     seconds = time.perf_counter() - started
     rows = sum(table.rows for table in copied.values())
@@ -113,14 +110,3 @@ def _make_private(target: DatabaseSettings) -> None:
 async def _verify(settings: Settings, target: DatabaseSettings) -> Report:
     async with opened(settings.model_copy(update={"database": target})) as runtime:
         return await verification.verify(runtime)
-
-
-@contextmanager
-def _progress(console: Console, source: DatabaseSettings) -> Iterator[copying.Progress]:
-    """A bar of the rows that are written and read back, on a terminal."""
-    if console.is_json or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    length = 2 * asyncio.run(copying.count_rows(source))
-    with click.progressbar(length=length, label="Rows", file=sys.stderr) as bar:
-        yield bar.update

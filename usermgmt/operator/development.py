@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from typing import Any
 
 from usermgmt import __version__
 from usermgmt.operator.bootstrap import MadeAdmin
-from usermgmt.operator.configuration import SECRET_FILE
+from usermgmt.operator.configuration import SECRET_FILE, new_secret
 from usermgmt.operator.console import Refusal, own_name, printable
 from usermgmt.settings import Settings, load_settings
-
-SECRET_BYTES = 48
 
 
 def development_settings(flags: Mapping[str, object], config: Path | None) -> Settings:
@@ -88,7 +85,7 @@ def _keep_secret(directory: Path) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(SECRET_BYTES) + "\n")
+            file.write(new_secret() + "\n")
         _publish(draft, directory / SECRET_FILE)
     finally:
         draft.unlink()

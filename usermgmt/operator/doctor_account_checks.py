@@ -12,7 +12,8 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from usermgmt.operator.doctor_findings import Checklist, Finding, counted, error, note, ok, warning
+from usermgmt.operator.console import counted
+from usermgmt.operator.doctor_findings import Checklist, Finding, error, note, ok, warning
 from usermgmt.operator.doctor_installation import Installation, Needs
 from usermgmt.permissions import ADMIN, EVERYTHING
 from usermgmt.roles.models import RoleGrant

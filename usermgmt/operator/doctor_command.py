@@ -20,8 +20,8 @@ from usermgmt.operator import (
     doctor_retention_checks,
     doctor_settings_checks,
 )
-from usermgmt.operator.console import Console, Exit
-from usermgmt.operator.doctor_findings import Check, Line, Severity, counted
+from usermgmt.operator.console import Console, Exit, counted
+from usermgmt.operator.doctor_findings import Check, Line, Severity
 from usermgmt.operator.doctor_installation import found
 from usermgmt.operator.grammar import command, pass_console
 

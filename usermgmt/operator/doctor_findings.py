@@ -88,11 +88,6 @@ class Checklist(Checks[Check]):
         return listed
 
 
-def counted(number: int, name: str) -> str:
-    """So many of something, in words: `1 account`, `2 accounts`."""
-    return f"{number} {name}{'' if number == 1 else 's'}"
-
-
 def ok(found: str) -> Finding:
     """All is well."""
     return Finding(Severity.OK, printable(found))

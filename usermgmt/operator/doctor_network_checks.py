@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from usermgmt.operator.doctor_findings import Checklist, Finding, counted, error, note, ok, warning
+from usermgmt.operator.console import counted
+from usermgmt.operator.doctor_findings import Checklist, Finding, error, note, ok, warning
 from usermgmt.operator.doctor_installation import Installation
 from usermgmt.operator.doctor_settings_checks import problems_of
 from usermgmt.storage.counters import ping

@@ -48,7 +48,7 @@ async def application_is_no_superuser(installation: Installation) -> AsyncIterat
 async def connections_suffice(installation: Installation) -> AsyncIterator[Finding]:
     """All processes together may open as many connections as they hold: their pools, and one that watches."""
     settings, instances = installation.settings, installation.instances
-    is_pooled = settings.database.pooler == "transaction"
+    is_pooled = settings.database.is_pooled
     needed = instances * settings.server.workers * (settings.database.pool_size + (not is_pooled))
     each = "database.pool_size" if is_pooled else "(database.pool_size + 1)"
     told = f"{instances} × server.workers × {each} = {needed} connections"
@@ -105,7 +105,7 @@ async def pooler_is_known(installation: Installation) -> AsyncIterator[Finding]:
             await reading.get_raw_connection()
         ).driver_connection  # asyncpg's, which SQLAlchemy leaves untyped
         is_pooled = driver.get_server_pid() != here  # a pooler answers a new client under a number of its own
-    is_declared = installation.settings.database.pooler == "transaction"
+    is_declared = installation.settings.database.is_pooled
     if is_pooled and not is_declared:
         yield warning(
             "A pooler is between here and PostgreSQL, and database.pooler is none.",

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from usermgmt.operator.doctor_findings import Checklist, Finding, Severity, counted, error, note, ok, warning
+from usermgmt.operator.console import counted
+from usermgmt.operator.doctor_findings import Checklist, Finding, Severity, error, note, ok, warning
 from usermgmt.operator.doctor_installation import Installation
 from usermgmt.operator.startup import plugin_reasons
 from usermgmt.settings import Settings, declared_fields

@@ -5,15 +5,13 @@ from uuid import UUID
 
 import click
 import msgspec
-from pydantic import ValidationError
 
-from usermgmt.errors import ValidationFailed
 from usermgmt.groups import service
 from usermgmt.groups.schemas import CreateGroup, GroupOut
 from usermgmt.groups.service import GroupNotFound, GroupView
-from usermgmt.http.body import field_errors
+from usermgmt.http.body import validated
 from usermgmt.operator.accounts import find_account, refuse_unstorable
-from usermgmt.operator.console import Console
+from usermgmt.operator.console import Console, counted
 from usermgmt.operator.grammar import command
 from usermgmt.operator.workplace import on_runtime
 from usermgmt.runtime import Runtime
@@ -45,10 +43,7 @@ async def list_groups(console: Console, runtime: Runtime) -> None:
 async def create(console: Console, runtime: Runtime, name: str, description: str) -> None:
     """Make a group."""
     refuse_unstorable({"name": name, "description": description})
-    try:
-        body = CreateGroup.model_validate({"name": name, "description": description}, strict=True)
-    except ValidationError as failure:
-        raise ValidationFailed(field_errors(failure)) from None
+    body = validated(CreateGroup, {"name": name, "description": description}, context=None)
     made = await service.create_group(runtime, OPERATOR, name=body.name, description=body.description)
     console.show_fields(_document(made))
 
@@ -92,7 +87,7 @@ async def _found(runtime: Runtime, group: str, user: str) -> tuple[UUID, UUID]:
 
 async def _tell(console: Console, runtime: Runtime, group_id: UUID) -> None:
     view = await service.get_group(runtime, group_id)
-    console.show(_document(view), f"{view.group.name} has {view.members} member{'' if view.members == 1 else 's'} now.")
+    console.show(_document(view), f"{view.group.name} has {counted(view.members, 'member')} now.")
 
 
 def _document(view: GroupView) -> dict[str, Any]:

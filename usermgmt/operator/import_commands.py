@@ -16,6 +16,7 @@ from usermgmt.imports.batches import Outcome, Report
 from usermgmt.imports.reading import Format, read_lines, write_cells
 from usermgmt.imports.schemas import ImportedRow
 from usermgmt.imports.service import Totals, export_users, import_users
+from usermgmt.operator.backup_files import PRIVATE
 from usermgmt.operator.console import Console, Exit, Refusal, to_json
 from usermgmt.operator.grammar import command
 from usermgmt.operator.user_commands import as_document
@@ -24,7 +25,6 @@ from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR
 from usermgmt.users.schemas import UserOut
 
-PRIVATE = 0o600
 MOST_TOLD = 100
 STANDARD = "-"
 COLUMNS = [*UserOut.__struct_fields__]
@@ -50,7 +50,11 @@ async def import_file(
     totals = Totals()
     told = 0
     started = time.perf_counter()
-    with _opened(file) as source, _written(console, report) as out, _progress(console, source) as progressed:
+    with (
+        _opened(file) as source,
+        _written(console, report) as out,
+        console.progress("Accounts", lambda: _size_of(source)) as progress,
+    ):
         lines = read_lines(source, found)
         async for reports in import_users(runtime, OPERATOR, lines, is_dry_run=dry_run):
             totals.add(reports)
@@ -60,7 +64,8 @@ async def import_file(
                 if each.outcome is Outcome.REFUSED and told < MOST_TOLD:
                     told += 1
                     click.echo(to_json(_document(each)) if console.is_json else _line(each), err=not console.is_json)
-            progressed()
+            if size := _size_of(source):
+                progress.reach(source.tell(), size)
     if totals.refused > told:
         console.note(f"{totals.refused - told} more rows were refused; --report FILE has them all.")
     seconds = time.perf_counter() - started
@@ -154,19 +159,9 @@ def _private(console: Console, file: str) -> Iterator[TextIO]:
         yield out
 
 
-@contextmanager
-def _progress(console: Console, source: BinaryIO) -> Iterator[Callable[[], None]]:
-    """A bar of how much of the file is read, on a terminal."""
-    size = 0 if source is sys.stdin.buffer else os.fstat(source.fileno()).st_size
-    if console.is_json or not sys.stderr.isatty() or not size:
-        yield lambda: None
-        return
-    with click.progressbar(length=size, label="Accounts", file=sys.stderr) as bar:
-
-        def progressed() -> None:
-            bar.update(source.tell() - bar.pos)
-
-        yield progressed
+def _size_of(source: BinaryIO) -> int:
+    """How long a file is; 0 for what comes as it comes."""
+    return 0 if source is sys.stdin.buffer else os.fstat(source.fileno()).st_size
 
 
 def _document(report: Report) -> dict[str, Any]:

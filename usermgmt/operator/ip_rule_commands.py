@@ -6,15 +6,14 @@ from typing import Any
 from uuid import UUID
 
 import click
-from pydantic import ValidationError
 
 from usermgmt.errors import FieldError, ValidationFailed
-from usermgmt.http.body import field_errors
+from usermgmt.http.body import validated
 from usermgmt.ip_rules import in_force, service
 from usermgmt.ip_rules.models import IpRule
 from usermgmt.ip_rules.schemas import CreateIpRule, IpRuleOut
 from usermgmt.operator.accounts import find_account
-from usermgmt.operator.console import Console, Exit
+from usermgmt.operator.console import Console, Exit, counted
 from usermgmt.operator.grammar import command
 from usermgmt.operator.workplace import on_runtime
 from usermgmt.runtime import Runtime
@@ -114,7 +113,7 @@ async def suspend(console: Console, runtime: Runtime) -> None:
     """Break the glass: every rule only reports from now on, nobody is refused."""
     console.confirm("Let every address call again?")
     count = await service.suspend_rules(runtime, OPERATOR)
-    console.show({"suspended": count}, f"{count} rule{'' if count == 1 else 's'} suspended: they only report now.")
+    console.show({"suspended": count}, f"{counted(count, 'rule')} suspended: they only report now.")
 
 
 async def _subject(runtime: Runtime, *, role: str | None, user: str | None, named_set: str | None) -> str:
@@ -129,10 +128,7 @@ async def _subject(runtime: Runtime, *, role: str | None, user: str | None, name
 
 
 def _checked(written: dict[str, Any]) -> CreateIpRule:
-    try:
-        return CreateIpRule.model_validate(written, strict=True)
-    except ValidationError as failure:
-        raise ValidationFailed(field_errors(failure)) from None
+    return validated(CreateIpRule, written, context=None)
 
 
 def _expiry(runtime: Runtime, expires: str | None) -> datetime | None:

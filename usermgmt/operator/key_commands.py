@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from usermgmt.auth.queries import LIVE_TOKENS
-from usermgmt.operator.console import Console
+from usermgmt.operator.console import Console, to_seconds
 from usermgmt.operator.grammar import command
 from usermgmt.operator.workplace import on_runtime
 from usermgmt.runtime import Runtime
@@ -46,7 +46,7 @@ async def list_keys(console: Console, runtime: Runtime) -> None:
 async def rotate(console: Console, runtime: Runtime, at_once: bool) -> None:
     """Make a new key. It signs a minute from now; tokens of the present one stay good until they expire."""
     rotation = await service.rotate_key(runtime, caller=OPERATOR, at_once=at_once)
-    activated_at = _time(rotation.activated_at)
+    activated_at = to_seconds(rotation.activated_at)
     console.show(
         {"kid": rotation.kid, "activated_at": activated_at},
         f"Made key {rotation.kid}, which signs from {activated_at}.",
@@ -97,11 +97,7 @@ def _document(key: SigningKey, state: str, live_tokens: int | None) -> dict[str,
         "algorithm": key.algorithm,
         "state": state,
         "live_tokens": 0 if state in ("retired", "unreadable") else live_tokens,
-        "created_at": _time(key.created_at),
-        "activated_at": _time(key.activated_at),
-        "retired_at": _time(key.retired_at) if key.retired_at is not None else None,
+        "created_at": to_seconds(key.created_at),
+        "activated_at": to_seconds(key.activated_at),
+        "retired_at": to_seconds(key.retired_at) if key.retired_at is not None else None,
     }
-
-
-def _time(value: datetime) -> str:
-    return value.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -10,7 +10,7 @@ from usermgmt.chores import shared_chores
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.maintenance import service
 from usermgmt.maintenance.service import SharedChore
-from usermgmt.operator.console import Console, Exit
+from usermgmt.operator.console import Console, Exit, to_seconds
 from usermgmt.operator.grammar import command
 from usermgmt.operator.workplace import on_runtime
 from usermgmt.runtime import Runtime
@@ -65,5 +65,5 @@ async def _row(runtime: Runtime, chore: SharedChore, holder: str) -> dict[str, A
         "state": state,
         "rows": run.rows if run is not None else None,
         "seconds": round(run.seconds, 3) if run is not None else None,
-        "last_success": last.isoformat(timespec="seconds").replace("+00:00", "Z") if last is not None else None,
+        "last_success": to_seconds(last) if last is not None else None,
     }

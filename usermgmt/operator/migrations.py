@@ -131,7 +131,7 @@ def _refuse_pooler(settings: DatabaseSettings) -> None:
     """A pooler may give each transaction another connection: the lock that keeps others out would stay in one, and be
     asked back from another.
     """
-    if settings.pooler == "transaction":
+    if settings.is_pooled:
         remedy = "migrations need one connection: run `usermgmt db upgrade` with database.url at PostgreSQL itself"
         raise unfit([Reason(f"must be none here, and is transaction; {remedy}", "database.pooler")])
 
@@ -155,7 +155,7 @@ async def _connected(settings: DatabaseSettings) -> AsyncIterator[AsyncConnectio
     arguments: dict[str, Any] = {"timeout": SQLITE_WAIT_SECONDS}
     if not sqlite:
         arguments = {"timeout": settings.connect_timeout.total_seconds()}
-    if settings.pooler == "transaction":
+    if settings.is_pooled:
         arguments |= THROUGH_A_POOLER
     engine = create_async_engine(driver_url(settings.url), poolclass=NullPool, connect_args=arguments)
     if sqlite:

@@ -1,11 +1,9 @@
 """`usermgmt openapi`: the description of the API, without a server, a database or a secret."""
 
-import secrets
-
 import click
 
 from usermgmt.http.documentation import openapi_document
-from usermgmt.operator.configuration import operator_settings
+from usermgmt.operator.configuration import new_secret, operator_settings
 from usermgmt.operator.console import Console
 from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.startup import built
@@ -15,6 +13,6 @@ from usermgmt.operator.startup import built
 @pass_console
 def openapi(console: Console) -> None:
     """Print the OpenAPI document of the API, as JSON."""
-    nothing_kept = {"secret.keys": secrets.token_urlsafe(48), "database.url": "sqlite+aiosqlite:///:memory:"}
+    nothing_kept = {"secret.keys": new_secret(), "database.url": "sqlite+aiosqlite:///:memory:"}
     app = built(operator_settings(console, flags=nothing_kept))
     click.echo(openapi_document(app).decode())

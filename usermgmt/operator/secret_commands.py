@@ -1,12 +1,11 @@
 """`usermgmt secrets`: the root secrets, what would be lost without each, and a new one."""
 
-import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
 
-from usermgmt.operator.console import Console
+from usermgmt.operator.configuration import new_secret
+from usermgmt.operator.console import Console, to_seconds
 from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.workplace import on_runtime
 from usermgmt.root_secrets import service
@@ -21,7 +20,6 @@ from usermgmt.storage.within import find_within
 from usermgmt.users.queries import STORED_PASSWORDS
 
 COLUMNS = ("secret", "state", "makes_from", "signing_keys", "sessions", "passwords")
-SECRET_BYTES = 48
 PATIENCE = timedelta(minutes=1)
 
 
@@ -48,7 +46,7 @@ async def list_secrets(console: Console, runtime: Runtime) -> None:
             {
                 "secret": root.key_id,
                 "state": _state(root, is_before=place < runtime.secrets.making),
-                "makes_from": None if root.makes_from == ALWAYS else _time(root),
+                "makes_from": None if root.makes_from == ALWAYS else to_seconds(root.makes_from),
                 "signing_keys": keys.count(sealing),
                 "sessions": sessions[root.key_id],
                 "passwords": await find_within(
@@ -67,7 +65,7 @@ def generate(console: Console) -> None:
     To replace a secret, put the new one in front of the old one, separated by a comma, and remove the old one once
     nothing that was made with it is alive.
     """
-    key = secrets.token_urlsafe(SECRET_BYTES)
+    key = new_secret()
     console.show({"key": key}, key)
 
 
@@ -89,7 +87,3 @@ def _state(root: Root, *, is_before: bool) -> str:
     if root.is_making:
         return "making"
     return "waiting" if is_before else "verifying"
-
-
-def _time(root: Root) -> Any:
-    return root.makes_from.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,10 +1,7 @@
 """`usermgmt seed`: many accounts for load tests."""
 
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import click
 
@@ -46,9 +43,9 @@ async def seed(
     if not is_given:
         console.note(f"Password of all: {password}")
     started = time.perf_counter()
-    with _progress(console, count) as progressed:
+    with console.progress("Accounts", lambda: count) as progress:
         made = await seed_users(
-            runtime, Seed(prefix, count, stored_hash, runtime.settings.registration.default_role), progressed
+            runtime, Seed(prefix, count, stored_hash, runtime.settings.registration.default_role), progress.advance
         )
     seconds = time.perf_counter() - started
     document = {
@@ -63,13 +60,3 @@ async def seed(
         document,
         f"Made {made.count} accounts, {made.first} to {made.last}, {document['users_per_second']} a second.",
     )
-
-
-@contextmanager
-def _progress(console: Console, count: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, nothing elsewhere."""
-    if console.is_json or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    with click.progressbar(length=count, label="Accounts", file=sys.stderr) as bar:
-        yield bar.update

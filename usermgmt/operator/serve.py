@@ -33,7 +33,7 @@ from usermgmt.users import service as users
 from usermgmt.users.lists import Count, Filters, Order
 from usermgmt.users.models import Status
 
-PRIVATE = 0o077
+OTHERS = 0o077  # what nobody else may do with the files of this process
 
 log = structlog.get_logger("usermgmt.server")
 
@@ -175,7 +175,7 @@ async def _settings(start: Start) -> Settings:
 
 
 def _development_settings(start: Start) -> Settings:
-    os.umask(PRIVATE)
+    os.umask(OTHERS)
     try:
         settings = development_settings(start.flags, start.console.config)
     except SettingsError as error:

@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from usermgmt.operator.accounts import find_account
-from usermgmt.operator.console import Console
+from usermgmt.operator.console import Console, counted
 from usermgmt.operator.grammar import command
 from usermgmt.operator.workplace import on_runtime
 from usermgmt.runtime import Runtime
@@ -41,7 +41,7 @@ async def revoke(console: Console, runtime: Runtime, user: str, session_id: UUID
         count = 1
     else:
         count = await service.revoke_sessions(runtime, OPERATOR, user_id, keep_current=False)
-    console.show({"revoked": count}, f"Ended {count} session{'' if count == 1 else 's'}.")
+    console.show({"revoked": count}, f"Ended {counted(count, 'session')}.")
 
 
 def _document(session: Session) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def require_file(settings: DatabaseSettings) -> None:
 
 def refuse_pooler(settings: DatabaseSettings) -> None:
     """Refuse an address behind a pooler: what is set for a session there would be set for others too."""
-    if settings.pooler != "none" and not settings.is_sqlite:
+    if settings.is_pooled and not settings.is_sqlite:
         raise unfit(
             [
                 Reason(

@@ -6,10 +6,9 @@ from uuid import UUID
 
 import click
 import msgspec
-from pydantic import ValidationError
 
-from usermgmt.errors import UserNotFound, ValidationFailed
-from usermgmt.http.body import field_errors
+from usermgmt.errors import UserNotFound
+from usermgmt.http.body import validated
 from usermgmt.operator.accounts import checked_account, find_account, refuse_unstorable
 from usermgmt.operator.console import Console
 from usermgmt.operator.grammar import command
@@ -159,10 +158,7 @@ async def _id_of(runtime: Runtime, user: str) -> UUID:
 def _query(filters: dict[str, str]) -> ListUsers:
     """The conditions, checked as those of a request are."""
     refuse_unstorable(filters)
-    try:
-        return ListUsers.model_validate(filters)
-    except ValidationError as failure:
-        raise ValidationFailed(field_errors(failure, is_query=True)) from None
+    return validated(ListUsers, filters, context=None, is_query=True)
 
 
 async def _pages(runtime: Runtime, query: ListUsers, wanted: int | None) -> AsyncIterator[tuple[list[UserView], bool]]:

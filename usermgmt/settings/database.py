@@ -53,6 +53,11 @@ class DatabaseSettings(Section):
         return self.url.startswith("sqlite")
 
     @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler shares connections between transactions, so that nothing set for one lasts."""
+        return self.pooler == "transaction"
+
+    @property
     def sqlite_file(self) -> Path:
         """The file of a SQLite database."""
         return file_of(self.url)

@@ -134,7 +134,7 @@ class Database:
 
     async def _driver_of(self, connection: AsyncConnection) -> Any:  # asyncpg's connection, which has no common type
         """The connection without SQLAlchemy; None where statements need it. Behind a pooler they need a transaction."""
-        if self.is_sqlite or self._settings.pooler == "transaction":
+        if self.is_sqlite or self._settings.is_pooled:
             return None
         return (await connection.get_raw_connection()).driver_connection
 
@@ -157,7 +157,7 @@ class Database:
 
     def _vigil_of(self, url: str) -> Vigil | None:
         """Who watches over a server. Behind a pooler nobody does: there a look may wait for others to be done."""
-        if self._settings.pooler == "transaction":
+        if self._settings.is_pooled:
             return None
         return Vigil(postgresql_engine(self._settings, url, size=1))
 
@@ -165,7 +165,7 @@ class Database:
         """The engine as readers use it. A pooler gives each transaction another connection, so that what is prepared
         and what runs it must be in one; without it a statement needs no transaction.
         """
-        if self._settings.pooler == "transaction":
+        if self._settings.is_pooled:
             return engine
         return engine.execution_options(isolation_level="AUTOCOMMIT")
 

@@ -44,14 +44,10 @@ def postgresql_engine(settings: DatabaseSettings, url: str, *, size: int, vigil:
         connect_args={
             "timeout": settings.connect_timeout.total_seconds(),
             "command_timeout": settings.statement_timeout.total_seconds() + 1,
-            **(
-                THROUGH_A_POOLER
-                if settings.pooler == "transaction"
-                else {"server_settings": _session_settings(milliseconds)}
-            ),
+            **(THROUGH_A_POOLER if settings.is_pooled else {"server_settings": _session_settings(milliseconds)}),
         },
     )
-    if settings.pooler == "transaction":
+    if settings.is_pooled:
         _limit_transactions(engine, milliseconds)
     if vigil is not None:
         vigil.watch(engine)
