@@ -8,11 +8,10 @@ from pathlib import Path
 import structlog
 
 from usermgmt.operator.console import Console, Exit, Reason, Refusal
-from usermgmt.settings import Settings, load_settings
+from usermgmt.settings import SECRET_FILE, Settings, load_settings
 from usermgmt.settings.problems import production_problems
 from usermgmt.settings.sources import SettingsError, SettingsProblem
 
-SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file
 SECRET_BYTES = 48
 
 log = structlog.get_logger("usermgmt.start")
@@ -30,12 +29,17 @@ def operator_settings(console: Console, flags: Mapping[str, object] | None = Non
     """
     try:
         settings = load_settings(config=console.config, flags=flags)
-        if not settings.secret.keys and os.path.exists(settings.server.data_dir / SECRET_FILE):  # noqa: PTH110 - never raises
+        if was_development(settings):
             settings = load_settings(config=console.config, flags=flags, development=True)
     except SettingsError as error:
         raise unusable(error.problems) from None
     tell_farewells(console, settings)
     return settings
+
+
+def was_development(settings: Settings) -> bool:
+    """Whether no secret is set, but development mode left one in the data directory: it is its installation then."""
+    return not settings.secret.keys and os.path.exists(settings.server.data_dir / SECRET_FILE)  # noqa: PTH110 - never raises
 
 
 def tell_farewells(console: Console, settings: Settings) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from usermgmt import __version__
 from usermgmt.operator.bootstrap import MadeAdmin
-from usermgmt.operator.configuration import SECRET_FILE, new_secret
+from usermgmt.operator.configuration import new_secret
 from usermgmt.operator.console import Refusal, own_name, printable
-from usermgmt.settings import Settings, load_settings
+from usermgmt.settings import SECRET_FILE, Settings, load_settings
 
 
 def development_settings(flags: Mapping[str, object], config: Path | None) -> Settings:

@@ -17,6 +17,7 @@ from usermgmt.operator.doctor_findings import Checklist, Finding, error, note, o
 from usermgmt.operator.doctor_installation import Installation, Needs
 from usermgmt.permissions import ADMIN, EVERYTHING
 from usermgmt.roles.models import RoleGrant
+from usermgmt.security.hashing import OWN_VERSION
 from usermgmt.security.secrets import Purpose, Secrets
 from usermgmt.users.models import LoginName, Status, User
 
@@ -27,7 +28,7 @@ SHOWN = 3
 HASH_START = 24
 """As many characters of a stored hash as tell its form."""
 
-_OURS = re.compile(r"um1\$(?P<pepper>[0-9a-f]+)\$\$2[aby]\$(?P<cost>[0-9]{2})\$")
+_OURS = re.compile(rf"{OWN_VERSION}\$(?P<pepper>[0-9a-f]+)\$\$2[aby]\$(?P<cost>[0-9]{{2}})\$")
 _USER = select(
     User.id, User.username_key, User.email_key, func.substr(User.password_hash, 1, HASH_START).label("start")
 )

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from usermgmt.operator import migrations
 from usermgmt.operator.checklist import NotChecked
-from usermgmt.operator.configuration import SECRET_FILE
+from usermgmt.operator.configuration import was_development
 from usermgmt.operator.console import cause_of
 from usermgmt.operator.migrations import SchemaState
 from usermgmt.settings import Settings, load_settings
@@ -116,7 +116,7 @@ def _size(path: str) -> int:
 def _settings(config: Path | None) -> tuple[Settings, Sequence[SettingsProblem], bool]:
     """The settings without what was refused of them, what was refused, and whether they are development mode's."""
     settings, refused = _loaded(config, is_development=False)
-    is_development = not settings.secret.keys and os.path.exists(settings.server.data_dir / SECRET_FILE)  # noqa: PTH110 - never raises
+    is_development = was_development(settings)
     if is_development:
         settings, refused = _loaded(config, is_development=True)
     return settings, refused, is_development

@@ -13,7 +13,7 @@ from usermgmt.operator.console import counted
 from usermgmt.operator.doctor_findings import Checklist, Finding, Severity, error, note, ok, warning
 from usermgmt.operator.doctor_installation import Installation
 from usermgmt.operator.startup import plugin_reasons
-from usermgmt.settings import Settings, declared_fields
+from usermgmt.settings import SECRET_FILE, Settings, declared_fields
 from usermgmt.settings.problems import SHORTEST_KEY
 from usermgmt.settings.sources import SettingsProblem
 from usermgmt.settings.values import DatabaseUrl, masked_url
@@ -213,7 +213,7 @@ def secret_files(installation: Installation) -> Iterator[tuple[Path, list[str]]]
             if path is not None:
                 found.setdefault(path, []).append(key)
     if installation.is_development:
-        found.setdefault(settings.server.data_dir / "secret.key", []).append("secret.keys")
+        found.setdefault(settings.server.data_dir / SECRET_FILE, []).append("secret.keys")
     if settings.server.tls_key:
         found.setdefault(Path(settings.server.tls_key), []).append("server.tls_key")
     yield from found.items()

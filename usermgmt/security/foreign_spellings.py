@@ -27,8 +27,9 @@ from usermgmt.security.foreign_hashes import (
     parsed,
     unpadded,
 )
+from usermgmt.security.hashing import OWN_VERSION
 
-OWN = re.compile(r"um1\$[^$]{1,64}\$\$2b\$(\d\d)\$[./A-Za-z0-9]{53}")
+OWN = re.compile(rf"{OWN_VERSION}\$[^$]{{1,64}}\$\$2b\$(\d\d)\$[./A-Za-z0-9]{{53}}")
 
 
 def recognised(given: object) -> str:

@@ -23,7 +23,7 @@ from usermgmt.errors import Overloaded
 from usermgmt.security import foreign_hashes
 from usermgmt.security.hash_pool import HashPool, Place
 
-VERSION = "um1"
+OWN_VERSION = "um1"
 BCRYPT_BYTES = 72
 BCRYPT_PREFIXES = ("$2a$", "$2b$", "$2y$")
 BCRYPT_ALPHABET = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -175,14 +175,14 @@ def expected_seconds(cost: int) -> float:
 
 def stored_prefix(pepper_id: str) -> str:
     """What every hash that was made with a pepper begins with."""
-    return f"{VERSION}${pepper_id}$"
+    return f"{OWN_VERSION}${pepper_id}$"
 
 
 def _parse(stored: str) -> _Stored | None:
     """Take a stored form apart; None for one that nobody here can verify."""
     pepper_id: str | None = None
-    if stored.startswith(f"{VERSION}$"):
-        pepper_id, _, stored = stored.removeprefix(f"{VERSION}$").partition("$")
+    if stored.startswith(f"{OWN_VERSION}$"):
+        pepper_id, _, stored = stored.removeprefix(f"{OWN_VERSION}$").partition("$")
     if not stored.isascii():
         return None
     if not stored.startswith(BCRYPT_PREFIXES) or len(stored) != 60 or not stored[4:6].isdigit() or stored[6] != "$":

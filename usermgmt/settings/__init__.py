@@ -14,7 +14,7 @@ from usermgmt.settings.accounts import (
 from usermgmt.settings.clients import LimitsSettings, NetworkSettings, ThrottleSettings, ValkeySettings
 from usermgmt.settings.database import DatabaseSettings
 from usermgmt.settings.kinds import Section
-from usermgmt.settings.loading import load_settings
+from usermgmt.settings.loading import SECRET_FILE, load_settings
 from usermgmt.settings.records import AuditSettings, RetentionSettings
 from usermgmt.settings.server import ServerSettings
 from usermgmt.settings.sources import SettingsError, SettingsProblem
@@ -23,6 +23,7 @@ from usermgmt.settings.web import CorsSettings, DocsSettings, PluginsSettings
 from usermgmt.settings.whole import SECTIONS, Settings, declared_fields
 
 __all__ = [
+    "SECRET_FILE",
     "SECTIONS",
     "AuditSettings",
     "BootstrapSettings",

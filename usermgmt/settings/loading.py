@@ -24,6 +24,8 @@ ALIASES = {
     "USERMGMT_SECRET_KEYS": "USERMGMT_SECRET__KEYS",
     "USERMGMT_SECRET_KEYS_FILE": "USERMGMT_SECRET__KEYS_FILE",
 }
+SECRET_FILE = "secret.key"  # noqa: S105 - the name of a file
+"""Where development mode keeps its root secret, in `server.data_dir`."""
 DEVELOPMENT: dict[str, object] = {
     "logs.format": "pretty",
     "docs.enabled": True,
@@ -66,7 +68,7 @@ def _add_development(layers: Layers) -> None:
     directory = Path(str(layers.values.get("server.data_dir", Settings().server.data_dir)))
     if "server.data_dir" in layers.values:
         layers.offer("database.url", f"sqlite+aiosqlite:///{directory / 'usermgmt.db'}", origin=origin)
-    add_value_file(layers, "secret.keys", path=directory / "secret.key", origin=origin)
+    add_value_file(layers, "secret.keys", path=directory / SECRET_FILE, origin=origin)
 
 
 def _validated(layers: Layers) -> tuple[Settings | None, list[SettingsProblem]]:
