@@ -7,7 +7,7 @@ import inspect
 from functools import cache
 from pathlib import Path
 
-from quart import Blueprint, Quart, Response, render_template
+from quart import Blueprint, Response, render_template
 
 from usermgmt.errors import NoSuchRoute
 from usermgmt.http import openapi
@@ -35,7 +35,7 @@ CACHED = "public, max-age=300"
 async def specification() -> Response:
     """Return the specification (OpenAPI 3.1)."""
     _require_enabled()
-    return Response(openapi_document(), mimetype="application/json", headers={"Cache-Control": CACHED})
+    return Response(openapi.document(), mimetype="application/json", headers={"Cache-Control": CACHED})
 
 
 @blueprint.get("/docs")
@@ -74,11 +74,6 @@ async def problem(slug: str) -> Response:
     if error is None:
         raise NoSuchRoute
     return _html(await render_template("problem.html", error=error, meaning=inspect.getdoc(error)), PROBLEM_POLICY)
-
-
-def openapi_document(app: Quart | None = None) -> bytes:
-    """The specification of an application (the current one by default), built once."""
-    return openapi.document(app)
 
 
 @cache

@@ -21,7 +21,6 @@ from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR
 
 COLUMNS = ("at", "event", "outcome", "actor", "target", "address", "details")
-PAGE = 100
 
 
 @command("list")

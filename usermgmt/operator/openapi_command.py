@@ -2,7 +2,7 @@
 
 import click
 
-from usermgmt.http.documentation import openapi_document
+from usermgmt.http import openapi as specification
 from usermgmt.operator.configuration import new_secret, operator_settings
 from usermgmt.operator.console import Console
 from usermgmt.operator.grammar import command, pass_console
@@ -15,4 +15,4 @@ def openapi(console: Console) -> None:
     """Print the OpenAPI document of the API, as JSON."""
     nothing_kept = {"secret.keys": new_secret(), "database.url": "sqlite+aiosqlite:///:memory:"}
     app = built(operator_settings(console, flags=nothing_kept))
-    click.echo(openapi_document(app).decode())
+    click.echo(specification.document(app).decode())
