@@ -164,9 +164,7 @@ class ValidationFailed(Invalid):
 
 
 class Overloaded(Unavailable):
-    """More password hashing is waiting than a client would wait for, or a proxy has no server left to ask. Nothing was
-    done.
-    """
+    """More password hashing is waiting than a client would wait for, or no server is left to ask. Nothing was done."""
 
     code = "overloaded"
     detail = "The server has more sign-ins to check than it can in good time. Try again shortly."
@@ -264,8 +262,8 @@ class BodyTooLarge(TooLarge):
 
 
 class UnsupportedMediaType(Unsupported):
-    """The content type, its charset or its encoding is not what the operation reads: JSON in UTF-8, or for a file one
-    of the types that `detail` names; never with a content encoding.
+    """The content type, its charset or its encoding is none that is read here: JSON in UTF-8, or a file of a type that
+    `detail` names.
     """
 
     code = "unsupported_media_type"
