@@ -67,17 +67,6 @@ def identify_client(clients: Clients) -> Callable[[], Awaitable[None]]:
     return identify
 
 
-async def read_credentials() -> None:
-    """Verify the access token's signature and claims, without any I/O. Whether it is needed, `authorise` says."""
-    rule = g.rule
-    if rule is None or rule.who is Who.ANYONE:
-        return
-    try:
-        g.claims = _verified(request.headers.getlist("Authorization"))
-    except Unauthenticated as error:
-        g.credentials_error = error
-
-
 def enforce_ip_rules(refuse: ClientRefuser) -> Callable[[], Awaitable[None]]:
     """The step that refuses addresses that may not call at all, or not this route, before anything is verified.
 
@@ -91,6 +80,17 @@ def enforce_ip_rules(refuse: ClientRefuser) -> Callable[[], Awaitable[None]]:
         refuse(runtime(), caller().client, rule.network if rule is not None else None)
 
     return check
+
+
+async def read_credentials() -> None:
+    """Verify the access token's signature and claims, without any I/O. Whether it is needed, `authorise` says."""
+    rule = g.rule
+    if rule is None or rule.who is Who.ANYONE:
+        return
+    try:
+        g.claims = _verified(request.headers.getlist("Authorization"))
+    except Unauthenticated as error:
+        g.credentials_error = error
 
 
 def authorise(

@@ -91,6 +91,18 @@ class _Allowed:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """Who has a name: an account, or the line of this batch that is to become one, with the id that it asks for."""
+
+    user_id: UUID | None
+    line: int | None = None
+
+    def is_account(self, user_id: UUID | None) -> bool:
+        """Whether it is the account with this id."""
+        return user_id is not None and self.user_id == user_id
+
+
 class _Batch:
     """Some rows, on their way to being accounts."""
 
@@ -133,20 +145,20 @@ class _Batch:
         """The rows that are no account yet; the others are reported."""
         names = [name for row in self._rows.values() for name in (row.username_key, row.email_key)]
         async with self._runtime.database.read() as session:
-            owners: dict[str, object] = dict(await queries.list_owners(session, names))
-            ids: set[object] = set(
-                await queries.list_known_ids(
-                    session,
-                    [row.user_id for row in self._rows.values() if row.user_id],
-                    with_erased=not self._caller.is_operator,  # who may bring back what was exported
-                )
+            owners = await queries.list_owners(session, names)
+            ids = await queries.list_known_ids(
+                session,
+                [row.user_id for row in self._rows.values() if row.user_id],
+                with_erased=not self._caller.is_operator,  # who may bring back what was exported
             )
+        holders = {name: _Holder(user_id) for name, user_id in owners.items()}
         new: dict[int, Row] = {}
         for number, row in self._rows.items():
-            by_username, by_email = owners.get(row.username_key), owners.get(row.email_key)
+            by_username, by_email = holders.get(row.username_key), holders.get(row.email_key)
             if by_username is None and by_email is None and row.user_id not in ids:
-                owners[row.username_key] = owners[row.email_key] = row.user_id or number
-                ids |= {row.user_id} - {None}
+                holders[row.username_key] = holders[row.email_key] = _Holder(row.user_id, number)
+                if row.user_id is not None:
+                    ids.add(row.user_id)
                 new[number] = row
             else:
                 self._reports[number] = _existing(number, row, by_username, by_email)
@@ -195,17 +207,16 @@ class _Batch:
             await queries.insert_accounts(session, list(accounts.values()), added_by=self._caller.user_id, at=now)
 
 
-def _existing(number: int, row: Row, by_username: object, by_email: object) -> Report:
+def _existing(number: int, row: Row, by_username: _Holder | None, by_email: _Holder | None) -> Report:
     """A row whose names or id somebody has: the same account, or another one."""
-    is_same = by_username == by_email and by_username is not None and row.user_id in (None, by_username)
-    if is_same:
-        return Report(number, Outcome.EXISTS, by_username if isinstance(by_username, UUID) else None)
-    taken = {by_username, by_email} - {None}
-    if taken == {row.user_id}:
+    if by_username is not None and by_username == by_email and row.user_id in (None, by_username.user_id):
+        return Report(number, Outcome.EXISTS, by_username.user_id)
+    holders = [holder for holder in (by_username, by_email) if holder is not None]
+    if holders and all(holder.is_account(row.user_id) for holder in holders):
         return _refused(number, "other_names", FieldError("other_names", OTHER_NAMES, "/id"))
-    if by_username is not None and by_username != row.user_id:
+    if by_username is not None and not by_username.is_account(row.user_id):
         return _refused(number, "username_taken", FieldError("username_taken", "This username is taken.", "/username"))
-    if by_email is not None and by_email != row.user_id:
+    if by_email is not None and not by_email.is_account(row.user_id):
         return _refused(number, "email_taken", FieldError("email_taken", "This address is taken.", "/email"))
     return _refused(number, "id_taken", FieldError("id_taken", "Another account has this id.", "/id"))
 
