@@ -209,8 +209,7 @@ def _check(rule: AccessRule, principal: Principal | None) -> None:
         is_own = rule.or_self is not None and (request.view_args or {}).get(rule.or_self) == principal.user_id
         if not is_own and not _is_open(rule):
             raise PermissionMissing
-    age = runtime().clock.now() - principal.authenticated_at
-    if rule.fresh and age > runtime().settings.tokens.fresh_lifetime:
+    if rule.fresh and not principal.is_fresh(runtime().settings.tokens.fresh_lifetime, at=runtime().clock.now()):
         raise RecentSignInRequired
 
 

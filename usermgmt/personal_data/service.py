@@ -20,8 +20,8 @@ from usermgmt.groups.models import Group
 from usermgmt.permissions import Permission
 from usermgmt.personal_data import queries
 from usermgmt.roles import queries as role_queries
+from usermgmt.roles import service as roles
 from usermgmt.roles.queries import Grant
-from usermgmt.roles.service import ExceedsOwnRights
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import OPERATOR, Caller
 from usermgmt.sessions.models import Session
@@ -80,8 +80,8 @@ async def erase_user(runtime: Runtime, caller: Caller, user_id: UUID) -> None:
         user = await user_queries.find_user_for_update(session, user_id, reach)
         if user is None:
             raise UserNotFound
-        if not caller.is_user(user_id) and not caller.covers(await role_queries.find_rights(session, user_id)):
-            raise ExceedsOwnRights
+        if not caller.is_user(user_id):
+            await roles.check_covered(session, caller, user_id)
         await _erase(runtime, session, caller, user)
 
 

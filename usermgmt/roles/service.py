@@ -156,6 +156,12 @@ async def check_grantable(session: AsyncSession, caller: Caller, names: Iterable
         raise ExceedsOwnRights
 
 
+async def check_covered(session: AsyncSession, caller: Caller, user_id: UUID) -> None:
+    """Refuse, with `ExceedsOwnRights`, whoever does not hold every right that this account holds."""
+    if not caller.covers(await queries.find_rights(session, user_id)):
+        raise ExceedsOwnRights
+
+
 def rights_of(role: RoleRecord, *, group: UUID | None = None) -> Rights:
     """What somebody may do who holds a role over everything, or over one group."""
     if group is None:

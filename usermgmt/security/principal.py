@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from usermgmt.permissions import Permission, Reach, Rights
@@ -32,6 +32,10 @@ class Principal:
     username: str
     rights: Rights
     authenticated_at: datetime
+
+    def is_fresh(self, lifetime: timedelta, *, at: datetime) -> bool:
+        """Whether they proved who they are no longer ago than this."""
+        return at - self.authenticated_at <= lifetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from usermgmt.errors import NotFound
 from usermgmt.groups import service as groups
 from usermgmt.identifiers import new_id
 from usermgmt.permissions import Permission
-from usermgmt.roles import queries as role_queries
-from usermgmt.roles.service import ExceedsOwnRights
+from usermgmt.roles import service as roles
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
 from usermgmt.sessions import queries
@@ -175,8 +174,7 @@ async def _check_may_end(session: AsyncSession, caller: Caller, user_id: UUID) -
     if caller.is_user(user_id):
         return RevocationReason.REVOKED_BY_OWNER
     await groups.check_user_within(session, caller, user_id, Permission.SESSIONS_MANAGE)
-    if not caller.covers(await role_queries.find_rights(session, user_id)):
-        raise ExceedsOwnRights
+    await roles.check_covered(session, caller, user_id)
     return RevocationReason.REVOKED_BY_ADMIN
 
 

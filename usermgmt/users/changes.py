@@ -140,7 +140,7 @@ async def restore_user(runtime: Runtime, caller: Caller, user_id: UUID) -> UserV
         user = await queries.find_user_for_update(session, user_id, reach)
         if user is None:
             raise UserNotFound
-        await _refuse_exceeding(session, caller, user_id)
+        await roles.check_covered(session, caller, user_id)
         if user.deleted_at is None:
             raise UserNotDeleted
         restored = await write_version(session, user, {"deleted_at": None}, now)
@@ -158,7 +158,7 @@ async def _refuse_early(runtime: Runtime, caller: Caller, user_id: UUID, reach: 
     async with runtime.database.read() as session:
         if await queries.find_user(session, user_id, reach) is None:
             raise UserNotFound
-        await _refuse_exceeding(session, caller, user_id)
+        await roles.check_covered(session, caller, user_id)
 
 
 async def held_user(session: AsyncSession, caller: Caller, user_id: UUID, demand: Demand, reach: Reach) -> User:
@@ -169,15 +169,10 @@ async def held_user(session: AsyncSession, caller: Caller, user_id: UUID, demand
     if user is None or user.deleted_at is not None:
         raise UserNotFound
     if not caller.is_user(user_id):
-        await _refuse_exceeding(session, caller, user_id)
+        await roles.check_covered(session, caller, user_id)
     if not demand.is_expected(user.version):
         raise UserChanged
     return user
-
-
-async def _refuse_exceeding(session: AsyncSession, caller: Caller, user_id: UUID) -> None:
-    if not caller.covers(await role_queries.find_rights(session, user_id)):
-        raise ExceedsOwnRights
 
 
 # What changes

@@ -49,7 +49,7 @@ async def confirm_owner(runtime: Runtime, caller: Caller, user_id: UUID, passwor
     Refused: `RecentSignInRequired`, `WrongCurrentPassword`, `TooManyAttempts`.
     """
     if password is None:
-        if not is_fresh(runtime, caller):
+        if not _is_fresh(runtime, caller):
             raise RecentSignInRequired
         return None
     async with throttle.counted(runtime, throttle.session_counter(runtime, caller)) as attempt:
@@ -69,11 +69,11 @@ async def confirm_owner(runtime: Runtime, caller: Caller, user_id: UUID, passwor
     raise WrongCurrentPassword
 
 
-def is_fresh(runtime: Runtime, caller: Caller) -> bool:
+def _is_fresh(runtime: Runtime, caller: Caller) -> bool:
     """Whether the caller proved who they are a short while ago (`tokens.fresh_lifetime`)."""
     if caller.principal is None:
         return caller.is_operator
-    return runtime.clock.now() - caller.principal.authenticated_at <= runtime.settings.tokens.fresh_lifetime
+    return caller.principal.is_fresh(runtime.settings.tokens.fresh_lifetime, at=runtime.clock.now())
 
 
 def _renames(user: User, changes: Mapping[str, Any]) -> bool:
