@@ -11,7 +11,7 @@ from tests.conftest import settings_for
 from tests.people import PASSWORD, Person, Server
 from usermgmt.audit import seals
 from usermgmt.audit import service as audit
-from usermgmt.audit.events import Event
+from usermgmt.audit.events import Event, TargetType
 from usermgmt.audit.models import AuditEvent
 from usermgmt.imports import service as imports
 from usermgmt.imports.reading import Line
@@ -243,6 +243,8 @@ async def stage(server: Server, admin: Person, ada: Person) -> Stage:
 
 def test_the_whole_vocabulary_is_here():
     assert set(VOCABULARY) == set(Event)
+    # what leads to no account stands in tests/auth/test_login.py
+    assert {target_type for _, _, target_type, _ in VOCABULARY.values()} == {*TargetType} - {TargetType.LOGIN_NAME}
 
 
 @pytest.mark.parametrize("event", VOCABULARY)

@@ -7,14 +7,13 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from usermgmt.audit.events import TargetType
+
 NO_DIGEST = "0" * 64
 """What the first seal is chained to."""
 
-LOGIN_NAME = "login_name"
-"""The type of a target that is whatever somebody typed as a name."""
-
 MAX_LOGIN_NAME = 64
-"""How much of it is kept."""
+"""How much is kept of what somebody typed as a name."""
 
 ENTRY_BYTES = 48
 
@@ -58,7 +57,7 @@ def personal_parts_of(event: Recorded) -> list[str | None]:
         actor_name=event.actor_name,
         address=event.address,
         user_agent=event.user_agent,
-        login_name=event.target_id if event.target_type == LOGIN_NAME else None,
+        login_name=event.target_id if event.target_type == TargetType.LOGIN_NAME else None,
     )
 
 
@@ -75,7 +74,7 @@ def event_digest(event: Recorded) -> bytes:
                 event.outcome,
                 event.actor_id and str(event.actor_id),
                 event.target_type,
-                None if event.target_type == LOGIN_NAME else event.target_id,
+                None if event.target_type == TargetType.LOGIN_NAME else event.target_id,
                 event.session_id and str(event.session_id),
                 event.request_id,
                 event.details,

@@ -51,6 +51,21 @@ class Event(StrEnum):
     EXTENSION_ACTED = "extension.acted"  # whatever a plugin recorded; its details say what
 
 
+class TargetType(StrEnum):
+    """What kind of thing it was done to."""
+
+    USER = "user"
+    USERS = "users"  # many at once
+    LOGIN_NAME = "login_name"  # whatever somebody typed as a name, which leads to no account
+    ROLE = "role"
+    GROUP = "group"
+    IP_RULE = "ip_rule"
+    IP_RULES = "ip_rules"  # all at once
+    SIGNING_KEY = "signing_key"
+    AUDIT = "audit"
+    ROUTE = "route"
+
+
 class Outcome(StrEnum):
     """How it ended."""
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from usermgmt.audit.events import Event, TargetType
 from usermgmt.audit.models import AuditEvent, AuditHead, AuditSeal
 from usermgmt.groups.reach import is_within
 from usermgmt.permissions import EVERYONE, Reach
@@ -79,7 +80,7 @@ async def update_erased(session: AsyncSession, user_id: UUID, *, names: Collecti
     own = or_(AuditEvent.actor_id == user_id, (AuditEvent.owner_id == user_id) & is_nobody)
     gone = {"actor_name": None, "address": None, "user_agent": None, "salt": None}
     await session.execute(update(AuditEvent).where(own).values(**gone))
-    typed = (AuditEvent.target_type == "login_name") & AuditEvent.target_id.in_(sorted(names))
+    typed = (AuditEvent.target_type == TargetType.LOGIN_NAME) & AuditEvent.target_id.in_(sorted(names))
     await session.execute(update(AuditEvent).where(typed).values(**gone, target_id=str(user_id)))
 
 
@@ -172,7 +173,7 @@ async def list_events_by_id(
 
 async def has_erasure(session: AsyncSession, user_id: UUID) -> bool:
     """Whether it is on record that an account was erased, and it is gone."""
-    is_recorded = exists().where(AuditEvent.owner_id == user_id, AuditEvent.event == "user.erased")
+    is_recorded = exists().where(AuditEvent.owner_id == user_id, AuditEvent.event == Event.USER_ERASED)
     found = select(is_recorded & ~exists().where(User.id == user_id))
     return bool((await session.execute(found)).scalar_one())
 

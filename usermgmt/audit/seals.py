@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from usermgmt.audit import queries
 from usermgmt.audit import service as audit
 from usermgmt.audit.digests import NO_DIGEST, chained, entries_of, entry
-from usermgmt.audit.events import Event
+from usermgmt.audit.events import Event, TargetType
 from usermgmt.audit.models import AuditEvent, AuditHead, AuditSeal
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.runtime import Runtime
@@ -133,7 +133,7 @@ async def adopt_chain(runtime: Runtime, caller: Caller) -> bool:
             caller=caller,
             at=runtime.clock.now(),
             target="audit",
-            target_type="audit",
+            target_type=TargetType.AUDIT,
             details=details,
         )
     return True
@@ -169,7 +169,7 @@ async def prune(runtime: Runtime, caller: Caller) -> int:
                 caller=caller,
                 at=now,
                 target="audit",
-                target_type="audit",
+                target_type=TargetType.AUDIT,
                 details={"events": total, "until_seal": head.pruned_seq},
             )
     return total

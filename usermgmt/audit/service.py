@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.audit import queries
-from usermgmt.audit.digests import LOGIN_NAME, MAX_LOGIN_NAME, personal_digest, personal_parts
-from usermgmt.audit.events import Event, Outcome
+from usermgmt.audit.digests import MAX_LOGIN_NAME, personal_digest, personal_parts
+from usermgmt.audit.events import Event, Outcome, TargetType
 from usermgmt.audit.models import AuditEvent
 from usermgmt.audit.queries import EventFilters
 from usermgmt.errors import UserNotFound
@@ -38,7 +38,7 @@ async def record(
     at: datetime,
     user_id: UUID | None = None,
     target: str | None = None,
-    target_type: str = "user",
+    target_type: TargetType = TargetType.USER,
     session_id: UUID | None = None,
     outcome: Outcome = Outcome.SUCCESS,
     details: dict[str, Any] | None = None,
@@ -53,14 +53,14 @@ async def record(
     principal = caller.principal
     target_id = target if target is not None else (str(user_id) if user_id else None)
     if target_id is not None:
-        target_id = target_id[: MAX_LOGIN_NAME if target_type == LOGIN_NAME else MAX_TARGET]
+        target_id = target_id[: MAX_LOGIN_NAME if target_type == TargetType.LOGIN_NAME else MAX_TARGET]
     salt = secrets.token_hex(16)
     personal = {
         "actor_name": principal.username if principal else (OPERATOR_NAME if caller.is_operator else None),
         "address": caller.client.address,
         "user_agent": (caller.client.user_agent or "")[:MAX_USER_AGENT] or None,
     }
-    parts = personal_parts(**personal, login_name=target_id if target_type == LOGIN_NAME else None)
+    parts = personal_parts(**personal, login_name=target_id if target_type == TargetType.LOGIN_NAME else None)
     await queries.insert_event(
         session,
         {
@@ -91,7 +91,7 @@ async def record_refusal(runtime: Runtime, caller: Caller, route: str, code: str
             caller=caller,
             at=runtime.clock.now(),
             target=route,
-            target_type="route",
+            target_type=TargetType.ROUTE,
             outcome=Outcome.FAILURE,
             details={"code": code},
         )

@@ -10,7 +10,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.audit import queries
-from usermgmt.audit.digests import LOGIN_NAME, entries_of, event_digest, personal_digest, personal_parts_of
+from usermgmt.audit.digests import entries_of, event_digest, personal_digest, personal_parts_of
+from usermgmt.audit.events import TargetType
 from usermgmt.audit.models import AuditEvent, AuditHead, AuditSeal
 from usermgmt.audit.seals import (
     BEGINNING,
@@ -229,7 +230,7 @@ def _person_of(event: AuditEvent) -> UUID | None:
     """Whose personal data an event held: the actor's, those of whom a typed name led to, else the owner's."""
     if event.actor_id is not None:
         return event.actor_id
-    if event.target_type != LOGIN_NAME:
+    if event.target_type != TargetType.LOGIN_NAME:
         return event.owner_id
     try:
         return UUID(event.target_id or "")

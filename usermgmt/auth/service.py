@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.audit import service as audit
-from usermgmt.audit.events import Event, Outcome
+from usermgmt.audit.events import Event, Outcome, TargetType
 from usermgmt.auth import queries
 from usermgmt.errors import MissingCredentials, SessionEnded, Unauthenticated
 from usermgmt.permissions import Rights
@@ -223,7 +223,7 @@ async def _record_failure(
                 at=runtime.clock.now(),
                 user_id=user.id if user is not None else None,
                 target=None if user is not None else login_name_key(name) or name,
-                target_type="user" if user is not None else "login_name",
+                target_type=TargetType.USER if user is not None else TargetType.LOGIN_NAME,
                 outcome=Outcome.FAILURE,
                 details=details,
             )

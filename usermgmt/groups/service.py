@@ -6,12 +6,14 @@ those rights over the account themselves: nobody climbs by moving others within 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.audit import service as audit
-from usermgmt.audit.events import Event
+from usermgmt.audit.events import Event, TargetType
 from usermgmt.errors import Conflict, NotFound, UserNotFound
 from usermgmt.groups import queries
 from usermgmt.groups.models import Group
@@ -70,15 +72,7 @@ async def create_group(runtime: Runtime, caller: Caller, *, name: str, descripti
     async with runtime.database.begin() as session:
         if not await queries.insert_group(session, group_id, name=name, description=description, at=now):
             raise GroupNameTaken
-        await audit.record(
-            session,
-            Event.GROUP_CREATED,
-            caller=caller,
-            at=now,
-            target=str(group_id),
-            target_type="group",
-            details={"name": name},
-        )
+        await _record(session, Event.GROUP_CREATED, group_id, caller=caller, at=now, details={"name": name})
     return GroupView(Group(id=group_id, name=name, description=description, created_at=now, updated_at=now), 0)
 
 
@@ -99,15 +93,7 @@ async def update_group(
         updated = await queries.update_group(session, group_id, name=wanted, description=text, at=now)
         if updated is None:
             raise GroupNotFound
-        await audit.record(
-            session,
-            Event.GROUP_UPDATED,
-            caller=caller,
-            at=now,
-            target=str(group_id),
-            target_type="group",
-            details={"name": wanted},
-        )
+        await _record(session, Event.GROUP_UPDATED, group_id, caller=caller, at=now, details={"name": wanted})
         return await _view_of(session, updated)
 
 
@@ -123,13 +109,12 @@ async def delete_group(runtime: Runtime, caller: Caller, group_id: UUID) -> None
             raise GroupNotFound
         await _refuse_exceeding(session, caller, group_id, [])  # after it, as a distributed database wants
         holders = await role_queries.delete_grants_over(session, group_id)
-        await audit.record(
+        await _record(
             session,
             Event.GROUP_DELETED,
+            group_id,
             caller=caller,
             at=now,
-            target=str(group_id),
-            target_type="group",
             details={"name": name, "roles_taken_from": [str(user_id) for user_id in holders[:50]]},
         )
 
@@ -191,6 +176,20 @@ async def _refuse_exceeding(session: AsyncSession, caller: Caller, group_id: UUI
 
 async def _view_of(session: AsyncSession, group: Group) -> GroupView:
     return GroupView(group, (await queries.count_members(session, [group.id]))[group.id])
+
+
+async def _record(
+    session: AsyncSession, event: Event, group_id: UUID, *, caller: Caller, at: datetime, details: dict[str, Any]
+) -> None:
+    await audit.record(
+        session,
+        event,
+        caller=caller,
+        at=at,
+        target=str(group_id),
+        target_type=TargetType.GROUP,
+        details=details,
+    )
 
 
 async def _record_member(

@@ -7,7 +7,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from usermgmt.audit import service as audit
-from usermgmt.audit.events import Event
+from usermgmt.audit.events import Event, TargetType
 from usermgmt.errors import ApiError, DatabaseUnavailable, FieldError, Overloaded
 from usermgmt.groups import queries as group_queries
 from usermgmt.identifiers import new_id
@@ -201,7 +201,7 @@ class _Batch:
                 caller=self._caller,
                 at=now,
                 target=f"lines {min(accounts)} to {max(accounts)}",
-                target_type="users",
+                target_type=TargetType.USERS,
                 details={"count": len(accounts)},
             )
             await queries.insert_accounts(session, list(accounts.values()), added_by=self._caller.user_id, at=now)

@@ -12,7 +12,7 @@ from itertools import islice
 from uuid import UUID
 
 from usermgmt.audit import service as audit
-from usermgmt.audit.events import Event
+from usermgmt.audit.events import Event, TargetType
 from usermgmt.errors import ApiError, Malformed
 from usermgmt.imports.batches import Outcome, Report, carry_out
 from usermgmt.imports.reading import Line
@@ -102,7 +102,7 @@ async def export_users(
             caller=caller,
             at=runtime.clock.now(),
             target="all",
-            target_type="users",
+            target_type=TargetType.USERS,
             details={"hashes": with_hashes},
         )
     async for views in users.stream_users(runtime, caller, Filters(), order=Order.CREATED):

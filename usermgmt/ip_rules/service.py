@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.audit import service as audit
-from usermgmt.audit.events import Event
+from usermgmt.audit.events import Event, TargetType
 from usermgmt.errors import Conflict, FieldError, NotFound, ValidationFailed
 from usermgmt.identifiers import new_id
 from usermgmt.ip_rules import queries
@@ -153,7 +153,7 @@ async def suspend_rules(runtime: Runtime, caller: Caller) -> int:
             caller=caller,
             at=now,
             target="ip_rules",
-            target_type="ip_rules",
+            target_type=TargetType.IP_RULES,
             details={"rules": len(suspended)},
         )
     await refresh_rule_book(runtime)
@@ -203,7 +203,7 @@ async def _conclude(
         caller=caller,
         at=now,
         target=str(row.id),
-        target_type="ip_rule",
+        target_type=TargetType.IP_RULE,
         details={
             "network": row.network,
             "action": row.action,

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from usermgmt.audit import service as audit
-from usermgmt.audit.events import Event
+from usermgmt.audit.events import Event, TargetType
 from usermgmt.identifiers import new_id
 from usermgmt.permissions import EVERYTHING
 from usermgmt.roles.models import RoleGrant
@@ -102,7 +102,7 @@ async def _insert_batch(runtime: Runtime, seed: Seed, numbers: Sequence[int]) ->
             caller=OPERATOR,
             at=now,
             target=f"{seed.prefix}{numbers[0]}..{seed.prefix}{numbers[-1]}",
-            target_type="users",
+            target_type=TargetType.USERS,
             details={"count": len(numbers), "role": seed.role},
         )
         writer = await writer_of(session)

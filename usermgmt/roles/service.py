@@ -13,7 +13,7 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from usermgmt.audit import service as audit
-from usermgmt.audit.events import Event
+from usermgmt.audit.events import Event, TargetType
 from usermgmt.errors import Conflict, FieldError, Forbidden, NotFound, ValidationFailed
 from usermgmt.permissions import BUILT_IN_ROLES, CONFINABLE, Permission, Rights
 from usermgmt.roles import queries
@@ -238,6 +238,6 @@ async def _record(
         caller=caller,
         at=at,
         target=name,
-        target_type="role",
+        target_type=TargetType.ROLE,
         details={"permissions": sorted(permissions)},
     )

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.audit import service as audit
-from usermgmt.audit.events import Event
+from usermgmt.audit.events import Event, TargetType
 from usermgmt.errors import Conflict, NotFound
 from usermgmt.runtime import Runtime
 from usermgmt.security.keys import NONCE_BYTES, KeyRing, KeyUnreadable, RingKey, generate, seal, sealing_key_id, unseal
@@ -128,7 +128,12 @@ async def retire_key(runtime: Runtime, kid: str, *, caller: Caller) -> None:
             raise LastSigningKey
         if await queries.update_retirement(session, kid, retired_at=now):
             await audit.record(
-                session, Event.SIGNING_KEY_RETIRED, caller=caller, at=now, target=kid, target_type="signing_key"
+                session,
+                Event.SIGNING_KEY_RETIRED,
+                caller=caller,
+                at=now,
+                target=kid,
+                target_type=TargetType.SIGNING_KEY,
             )
 
 
@@ -220,7 +225,7 @@ async def _insert(runtime: Runtime, session: AsyncSession, key: RingKey, *, call
         caller=caller,
         at=key.created_at,
         target=key.kid,
-        target_type="signing_key",
+        target_type=TargetType.SIGNING_KEY,
         details={"algorithm": key.algorithm},
     )
 
