@@ -11,7 +11,7 @@ import pytest
 from tests.imports.test_import_route import CSV, IMPORT, NDJSON, count, lines, person, rows
 from tests.people import Person, Server
 from tests.problems import problem_of
-from usermgmt.imports import queries, reading, routes, service
+from usermgmt.imports import queries, reading, service
 from usermgmt.imports.reading import MAX_COLUMNS, MAX_LINE_BYTES, MAX_ROW_CHARACTERS, Format, UnreadableFile, read_lines
 
 HEADER = b"username,email\n"
@@ -114,7 +114,7 @@ async def test_an_import_ends_when_too_many_rows_are_refused(
     server: Server, admin: Person, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(service, "BATCH", 5)
-    monkeypatch.setattr(routes, "MOST_REFUSED", 20)
+    monkeypatch.setattr(service, "MOST_REFUSED", 20)
     good, bad = rows(person("ada")), b"{}\n"
     *_, total = await lines(await admin.post(IMPORT, data=good + bad * 20 + rows(person("bob")), headers=NDJSON))
     assert (total["created"], total["refused"], total.get("code")) == (2, 20, None)

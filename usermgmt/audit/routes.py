@@ -47,8 +47,7 @@ async def list_activity(user_id: UUID, query: ListActivity) -> Response:
     page = await service.list_activity(
         runtime(), caller(), user_id, query.filters(), position=read_position(query.cursor, digest), limit=query.limit
     )
-    is_owner = caller().is_user(user_id) and not caller().has(Permission.AUDIT_READ)
-    return _page_answer(page, digest, reader=user_id if is_owner else None)
+    return _page_answer(page, digest, reader=service.untold_reader(caller(), user_id))
 
 
 def _digest(what: str, query: ListActivity) -> bytes:

@@ -122,6 +122,13 @@ async def list_activity(
         return await _page(session, replace(filters, owner=user_id, reach=reach), position, limit)
 
 
+def untold_reader(caller: Caller, user_id: UUID) -> UUID | None:
+    """The owner of an account where they read its record without `audit:read`: they are not told where others called
+    from. None for whoever is told.
+    """
+    return user_id if caller.is_user(user_id) and not caller.has(Permission.AUDIT_READ) else None
+
+
 async def stream_events(
     runtime: Runtime, caller: Caller, filters: EventFilters, *, renew: Renew | None = None
 ) -> AsyncIterator[Sequence[AuditEvent]]:

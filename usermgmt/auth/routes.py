@@ -5,7 +5,7 @@ from quart import Blueprint, Response
 from usermgmt.audit.events import Event
 from usermgmt.auth import refreshing, service
 from usermgmt.auth.refreshing import SessionExpired, SessionRevoked
-from usermgmt.auth.schemas import CurrentSessionOut, LogIn, LogOut, Refresh, SignedInOut, TokensOut
+from usermgmt.auth.schemas import CurrentSessionOut, LogIn, LogOut, LogOutQuery, Refresh, SignedInOut, TokensOut
 from usermgmt.auth.service import (
     InvalidCredentials,
     InvalidRefreshToken,
@@ -18,16 +18,9 @@ from usermgmt.http.access import answers, authenticated, emits, identified, limi
 from usermgmt.http.answers import answer, no_content
 from usermgmt.http.context import caller, claims, principal, runtime
 from usermgmt.http.cookies import CrossSite
-from usermgmt.http.fields import RequestModel
 from usermgmt.throttle.service import TooManyAttempts
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth")
-
-
-class LogOutQuery(RequestModel):
-    """Which of the caller's sessions end."""
-
-    scope: Scope = Scope.THIS
 
 
 @blueprint.post("/login")

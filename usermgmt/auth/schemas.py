@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from pydantic import ConfigDict, Field, model_validator
 
-from usermgmt.auth.service import CurrentSession, SignedIn, TokenPair
+from usermgmt.auth.service import CurrentSession, Scope, SignedIn, TokenPair
 from usermgmt.http.fields import ABSENT, RequestModel, refused
 from usermgmt.sessions.schemas import SessionOut
 from usermgmt.users.schemas import UserOut
@@ -47,6 +47,12 @@ class LogOut(RequestModel):
     """The session to end, where no access token names it."""
 
     refresh_token: Annotated[str, Field(max_length=MAX_TOKEN)] | None = None
+
+
+class LogOutQuery(RequestModel):
+    """Which of the caller's sessions end."""
+
+    scope: Scope = Scope.THIS
 
 
 class TokensOut(msgspec.Struct, kw_only=True, omit_defaults=False):

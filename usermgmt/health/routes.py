@@ -1,29 +1,14 @@
 """Probes. No credentials, no budget, no line in the log."""
 
-from typing import Literal
-
-import msgspec
 from quart import Blueprint, Response
 
 from usermgmt.health import service
+from usermgmt.health.schemas import LiveOut, ReadyOut
 from usermgmt.http.access import answers, public, unlimited
 from usermgmt.http.answers import answer
 from usermgmt.http.context import runtime
 
 blueprint = Blueprint("health", __name__)
-
-
-class LiveOut(msgspec.Struct):
-    """The process answers."""
-
-    status: Literal["ok"] = "ok"
-
-
-class ReadyOut(msgspec.Struct):
-    """Whether the process can serve, check by check."""
-
-    status: Literal["ok", "unavailable"]
-    checks: dict[str, bool]
 
 
 @blueprint.get("/health/live")

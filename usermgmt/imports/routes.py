@@ -24,7 +24,6 @@ from usermgmt.security.principal import Caller, Renew
 
 blueprint = Blueprint("imports", __name__, url_prefix="/api/users")
 
-MOST_REFUSED = 100_000  # what a bad row costs is small, and a file of two bytes a row has millions
 FORMATS = {NDJSON: Format.NDJSON, "text/csv": Format.CSV}
 
 
@@ -65,9 +64,7 @@ async def _documents(
     with upload.file:
         try:
             async with aclosing(
-                service.import_users(
-                    runtime, caller, rows, renew=renew, most_refused=MOST_REFUSED, is_dry_run=query.dry_run
-                )
+                service.import_users(runtime, caller, rows, renew=renew, is_dry_run=query.dry_run)
             ) as batches:
                 async for reports in batches:
                     totals.add(reports)

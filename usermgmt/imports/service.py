@@ -25,6 +25,7 @@ from usermgmt.users.lists import Filters, Order
 from usermgmt.users.service import UserView
 
 BATCH = 4_000
+MOST_REFUSED = 100_000  # what a bad row costs is small, and a file of two bytes a row has millions
 AT_ONCE = 2  # batches, while the next one is read
 
 
@@ -57,14 +58,13 @@ async def import_users(
     lines: Iterator[Line],
     *,
     renew: Renew | None = None,
-    most_refused: int | None = None,
     is_dry_run: bool = False,
 ) -> AsyncGenerator[list[Report], None]:
     """Make the accounts that the lines describe, and report batch by batch.
 
     The caller must hold `users:write` over everything; `renew` asks before each batch whether that is so still. Raises
-    what it and reading the lines raise, `TooManyRefused` once more than `most_refused` rows are, and
-    `DatabaseUnavailable`; the batches that were reported stay.
+    what it and reading the lines raise, `TooManyRefused` once more than `MOST_REFUSED` rows are unless the operator
+    imports, and `DatabaseUnavailable`; the batches that were reported stay.
     """
     most = 1 if runtime.database.is_sqlite else AT_ONCE
     under_way: deque[asyncio.Task[list[Report]]] = deque()
@@ -77,7 +77,7 @@ async def import_users(
                 reports = await under_way.popleft()
                 yield reports
                 refused += sum(report.outcome is Outcome.REFUSED for report in reports)
-                if most_refused is not None and refused > most_refused:
+                if refused > MOST_REFUSED and not caller.is_operator:
                     break
         is_cut = bool(batch)
         while under_way:

@@ -1,23 +1,15 @@
 """The public signing keys, by which other services verify access tokens without calling us (RFC 7517)."""
 
-from typing import Any
-
-import msgspec
 from quart import Blueprint, Response
 
 from usermgmt.http.access import answers, public, unlimited
 from usermgmt.http.answers import answer
 from usermgmt.http.context import runtime
+from usermgmt.signing_keys.schemas import KeySetOut
 
 blueprint = Blueprint("signing_keys", __name__)
 
 CACHED_SECONDS = 30  # less than the time between publishing a key and signing with it
-
-
-class KeySetOut(msgspec.Struct):
-    """The keys that verify access tokens now, or will soon."""
-
-    keys: list[dict[str, Any]]
 
 
 @blueprint.get("/.well-known/jwks.json")
