@@ -66,7 +66,12 @@ MORE_FILES = {
     "auth": {"refreshing"},  # what becomes of a stolen refresh token is a subject of its own beside signing in
     "roles": {"held"},  # what an account holds, as columns of others' statements
     "health": {"measures", "metrics_routes"},  # what is counted is taken and told apart from the probes
-    "imports": {"reading", "rows", "batches"},  # files as they come, what a row may hold, and rows becoming accounts
+    "imports": {
+        "reading",
+        "rows",
+        "batches",
+        "exporting",
+    },  # files as they come and go, what a row may hold, and rows becoming accounts
     "groups": {"reach"},  # the WHERE clause that confines a statement to whom a right reaches
     # the vocabulary, which the marks above handlers use too, and the seals
     "audit": {"events", "digests", "seals", "verification", "measures"},
@@ -95,6 +100,7 @@ MORE_USE_CASES = (
     "users.changes",
     "users.grants",
     "imports.batches",
+    "imports.exporting",
 )
 
 # Who may import what, inside the package; the first row whose pattern fits decides. {own} is the slice itself, {below}
@@ -163,7 +169,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     # what a chore fails with is told to whoever collects errors
     ("maintenance.service", (*ANY_SHARED, "{own}.*", "telemetry.error_tracking")),
     (
-        "imports.service",  # what is exported is a list
+        "imports.exporting",  # what is exported is a list
         (
             *ANY_SHARED,
             "{own}.*",

@@ -13,6 +13,7 @@ from usermgmt.audit import seals
 from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event, TargetType
 from usermgmt.audit.models import AuditEvent
+from usermgmt.imports import exporting
 from usermgmt.imports import service as imports
 from usermgmt.imports.reading import Line
 from usermgmt.ip_rules import service as ip_rules
@@ -142,7 +143,7 @@ async def import_accounts(stage: Stage) -> None:
     lines = iter([Line(1, {"username": "eve", "email": "eve@example.com"})])
     async for _ in imports.import_users(stage.server.runtime, OPERATOR, lines):
         pass
-    async for _ in imports.export_users(stage.server.runtime, OPERATOR, with_hashes=False):
+    async for _ in exporting.export_users(stage.server.runtime, OPERATOR, with_hashes=False):
         pass
 
 

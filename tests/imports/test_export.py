@@ -3,7 +3,7 @@
 from contextlib import aclosing
 
 from tests.people import Person, Server
-from usermgmt.imports.service import export_users
+from usermgmt.imports.exporting import export_users
 from usermgmt.security.principal import OPERATOR
 
 

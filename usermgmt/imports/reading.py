@@ -7,7 +7,6 @@ file is: one without an end of a line, or with nothing else.
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -219,21 +218,3 @@ def _pointer(name: str) -> str:
     if name.startswith(ATTRIBUTE):
         return f"/attributes/{escaped(name.removeprefix(ATTRIBUTE))}"
     return f"/{escaped(name)}"
-
-
-def write_cells(document: Mapping[str, Any], columns: list[str]) -> list[str]:
-    """A row of CSV. A text that a spreadsheet would take for a formula gets an apostrophe, which reading takes away."""
-    return [_written(document.get(column)) for column in columns]
-
-
-def _written(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False) if value else ""
-    text = str(value)
-    return f"'{text}" if text.startswith(FORMULA) else text

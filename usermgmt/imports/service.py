@@ -1,4 +1,4 @@
-"""Exporting accounts, and importing them: in batches, each whole or not at all, and every row with what became of it.
+"""Importing accounts: in batches, each whole or not at all, and every row with what became of it.
 
 An import can be repeated: an account that is there already under the same names is left as it is, so that a run that
 was cut ends where an uncut one would have. The record has one event for each batch.
@@ -6,23 +6,16 @@ was cut ends where an uncut one would have. The record has one event for each ba
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from uuid import UUID
 
-from usermgmt.audit import service as audit
-from usermgmt.audit.events import Event, TargetType
 from usermgmt.errors import ApiError, Malformed
 from usermgmt.imports.batches import Outcome, Report, carry_out
 from usermgmt.imports.reading import Line
 from usermgmt.imports.rows import Row, read_row
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller, Renew
-from usermgmt.users import queries as user_queries
-from usermgmt.users import service as users
-from usermgmt.users.lists import Filters, Order
-from usermgmt.users.service import UserView
 
 BATCH = 4_000
 MOST_REFUSED = 100_000  # what a bad row costs is small, and a file of two bytes a row has millions
@@ -86,31 +79,6 @@ async def import_users(
         await asyncio.gather(*under_way, return_exceptions=True)
     if is_cut:
         raise TooManyRefused
-
-
-async def export_users(
-    runtime: Runtime, caller: Caller, *, with_hashes: bool
-) -> AsyncGenerator[list[tuple[UserView, str | None]], None]:
-    """Every account that the caller may read, batch by batch, each with what is stored for its password if asked for.
-
-    It is on record before anything is given, since whoever stops halfway has that half.
-    """
-    async with runtime.database.begin() as session:
-        await audit.record(
-            session,
-            Event.USERS_EXPORTED,
-            caller=caller,
-            at=runtime.clock.now(),
-            target="all",
-            target_type=TargetType.USERS,
-            details={"hashes": with_hashes},
-        )
-    async for views in users.stream_users(runtime, caller, Filters(), order=Order.CREATED):
-        hashes: Mapping[UUID, str | None] = {}
-        if with_hashes:
-            async with runtime.database.read() as session:
-                hashes = await user_queries.list_password_hashes(session, [view.user.id for view in views])
-        yield [(view, hashes.get(view.user.id)) for view in views]
 
 
 async def _next_batch(runtime: Runtime, lines: Iterator[Line]) -> list[tuple[int, Row | ApiError]]:

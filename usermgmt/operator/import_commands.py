@@ -13,9 +13,10 @@ import click
 import msgspec
 
 from usermgmt.imports.batches import Outcome, Report
-from usermgmt.imports.reading import Format, read_lines, write_cells
+from usermgmt.imports.exporting import export_users, write_cells
+from usermgmt.imports.reading import Format, read_lines
 from usermgmt.imports.schemas import ImportedRow
-from usermgmt.imports.service import Totals, export_users, import_users
+from usermgmt.imports.service import Totals, import_users
 from usermgmt.operator.backup_files import PRIVATE
 from usermgmt.operator.console import Console, Exit, Refusal, to_json
 from usermgmt.operator.grammar import command
