@@ -57,6 +57,12 @@ EVERYTHING = "*"
 """The scope of a grant that is held over everything; any other scope is the id of a group."""
 
 
+class RuleSet(StrEnum):
+    """The sets of IP rules that our own routes demand; a plugin's may demand others."""
+
+    ADMIN = "admin"  # administration
+
+
 @dataclass(frozen=True, slots=True)
 class BuiltInRole:
     """A role that every installation has; it cannot be changed or deleted."""

@@ -14,14 +14,14 @@ from usermgmt.http.answers import answer
 from usermgmt.http.context import caller, principal, renewal, runtime
 from usermgmt.http.paging import cursors_of, links, read_position
 from usermgmt.http.streams import streamed, wants_stream
-from usermgmt.permissions import Permission
+from usermgmt.permissions import Permission, RuleSet
 from usermgmt.storage.pages import InvalidCursor, Page, list_digest
 
 blueprint = Blueprint("audit", __name__, url_prefix="/api")
 
 
 @blueprint.get("/audit")
-@require(Permission.AUDIT_READ, confinable=True, network="admin")
+@require(Permission.AUDIT_READ, confinable=True, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @answers(200, EventPageOut, is_streamed=True)
 @refuses(InvalidCursor)

@@ -12,14 +12,14 @@ from usermgmt.groups.service import GroupNameTaken, GroupNotFound
 from usermgmt.http.access import answers, emits, limited, refuses, require
 from usermgmt.http.answers import answer, no_content
 from usermgmt.http.context import caller, runtime
-from usermgmt.permissions import Permission
+from usermgmt.permissions import Permission, RuleSet
 from usermgmt.roles.service import ExceedsOwnRights
 
 blueprint = Blueprint("groups", __name__, url_prefix="/api/groups")
 
 
 @blueprint.get("")
-@require(Permission.GROUPS_MANAGE, network="admin")
+@require(Permission.GROUPS_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @answers(200, GroupsOut)
 async def list_groups() -> Response:
@@ -28,7 +28,7 @@ async def list_groups() -> Response:
 
 
 @blueprint.post("")
-@require(Permission.GROUPS_MANAGE, network="admin")
+@require(Permission.GROUPS_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.GROUP_CREATED)
 @answers(201, GroupOut)
@@ -41,7 +41,7 @@ async def create_group(body: CreateGroup) -> Response:
 
 
 @blueprint.get("/<id:group_id>")
-@require(Permission.GROUPS_MANAGE, network="admin")
+@require(Permission.GROUPS_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @answers(200, GroupOut)
 @refuses(GroupNotFound)
@@ -51,7 +51,7 @@ async def get_group(group_id: UUID) -> Response:
 
 
 @blueprint.put("/<id:group_id>")
-@require(Permission.GROUPS_MANAGE, network="admin")
+@require(Permission.GROUPS_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.GROUP_UPDATED)
 @answers(200, GroupOut)
@@ -63,7 +63,7 @@ async def update_group(group_id: UUID, body: UpdateGroup) -> Response:
 
 
 @blueprint.delete("/<id:group_id>")
-@require(Permission.GROUPS_MANAGE, network="admin")
+@require(Permission.GROUPS_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.GROUP_DELETED)
 @answers(204)
@@ -75,7 +75,7 @@ async def delete_group(group_id: UUID) -> Response:
 
 
 @blueprint.put("/<id:group_id>/members/<user_ref:user_id>")
-@require(Permission.GROUPS_MANAGE, network="admin")
+@require(Permission.GROUPS_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.GROUP_MEMBER_ADDED)
 @answers(204)
@@ -87,7 +87,7 @@ async def add_member(group_id: UUID, user_id: UUID) -> Response:
 
 
 @blueprint.delete("/<id:group_id>/members/<user_ref:user_id>")
-@require(Permission.GROUPS_MANAGE, network="admin")
+@require(Permission.GROUPS_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.GROUP_MEMBER_REMOVED)
 @answers(204)

@@ -48,7 +48,7 @@ class Who(StrEnum):
 class AccessRule:
     """Who may call a route. Read as: somebody signed in who holds `permission`, or whose own account `or_self` names;
     or anybody at all when the settings say so (`or_when`). `confinable`: holding it over one group is enough to call,
-    and the use case confines what is done to that group. `network`: the set of IP rules that the caller's address must
+    and the use case confines what is done to that group. `rule_set`: the set of IP rules that the caller's address must
     pass.
     """
 
@@ -58,7 +58,7 @@ class AccessRule:
     or_when: Callable[[Settings], bool] | None = None
     fresh: bool = False
     confinable: bool = False
-    network: str | None = None
+    rule_set: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +95,12 @@ def require(
     or_when: Callable[[Settings], bool] | None = None,
     fresh: bool = False,
     confinable: bool = False,
-    network: str | None = None,
+    rule_set: str | None = None,
 ) -> Callable[[V], V]:
     """Whoever holds the permission may call, or the owner of the account that the path parameter `or_self` names.
 
     `or_when` opens the route to everybody where the settings say so. `fresh` demands a recent sign-in. `confinable`
-    lets in who holds the permission over a group only; `network` demands an address within that set of IP rules.
+    lets in who holds the permission over a group only; `rule_set` demands an address that passes that set of IP rules.
     """
     rule = AccessRule(
         Who.SIGNED_IN,
@@ -109,7 +109,7 @@ def require(
         or_when=or_when,
         fresh=fresh,
         confinable=confinable,
-        network=network,
+        rule_set=rule_set,
     )
     return lambda view: _mark(view, ACCESS, rule)
 

@@ -77,7 +77,7 @@ def enforce_ip_rules(refuse: ClientRefuser) -> Callable[[], Awaitable[None]]:
         if request.blueprint == management.HEALTH or management.is_managing():
             return
         rule = g.rule
-        refuse(runtime(), caller().client, rule.network if rule is not None else None)
+        refuse(runtime(), caller().client, rule.rule_set if rule is not None else None)
 
     return check
 

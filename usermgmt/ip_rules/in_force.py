@@ -30,9 +30,9 @@ class AddressDenied(Forbidden):
     detail = "Calls from your address are not allowed here."
 
 
-def refuse_client(runtime: Runtime, client: Client, network: str | None) -> None:
-    """Refuse, with `AddressDenied`, an address that may not call at all, or not what requires the set `network`."""
-    subjects = [EVERYONE] if network is None else [EVERYONE, Subject(SubjectKind.SET, network)]
+def refuse_client(runtime: Runtime, client: Client, rule_set: str | None) -> None:
+    """Refuse, with `AddressDenied`, an address that may not call at all, or not what demands this set of rules."""
+    subjects = [EVERYONE] if rule_set is None else [EVERYONE, Subject(SubjectKind.SET, rule_set)]
     _refuse(runtime, client.address, subjects)
 
 
@@ -55,15 +55,15 @@ def subjects_of(user_id: UUID | None, rights: Rights) -> list[Subject]:
 
 
 async def explain(
-    runtime: Runtime, address: str, *, user_id: UUID | None = None, network: str | None = None
+    runtime: Runtime, address: str, *, user_id: UUID | None = None, rule_set: str | None = None
 ) -> Decision:
     """What the rules as they are stored say of an address, of an account that calls from it, and of a set."""
     subjects = [EVERYONE]
     async with runtime.database.read() as session:
         if user_id is not None:
             subjects += subjects_of(user_id, await role_queries.find_rights(session, user_id))
-        if network is not None:
-            subjects.append(Subject(SubjectKind.SET, network))
+        if rule_set is not None:
+            subjects.append(Subject(SubjectKind.SET, rule_set))
         book = await read_book(session)
     return book.decide(address, subjects, now=runtime.clock.now())
 

@@ -11,13 +11,13 @@ from usermgmt.http.context import caller, runtime
 from usermgmt.ip_rules import service
 from usermgmt.ip_rules.schemas import CreateIpRule, DeleteIpRule, IpRuleOut, IpRulesOut, UpdateIpRule
 from usermgmt.ip_rules.service import IpRuleNotFound, TooManyIpRules, WouldLockOut
-from usermgmt.permissions import Permission
+from usermgmt.permissions import Permission, RuleSet
 
 blueprint = Blueprint("ip_rules", __name__, url_prefix="/api/ip-rules")
 
 
 @blueprint.get("")
-@require(Permission.IP_RULES_MANAGE, network="admin")
+@require(Permission.IP_RULES_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @answers(200, IpRulesOut)
 async def list_ip_rules() -> Response:
@@ -26,7 +26,7 @@ async def list_ip_rules() -> Response:
 
 
 @blueprint.post("")
-@require(Permission.IP_RULES_MANAGE, network="admin")
+@require(Permission.IP_RULES_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.IP_RULE_CREATED)
 @answers(201, IpRuleOut)
@@ -39,7 +39,7 @@ async def create_ip_rule(body: CreateIpRule) -> Response:
 
 
 @blueprint.get("/<id:rule_id>")
-@require(Permission.IP_RULES_MANAGE, network="admin")
+@require(Permission.IP_RULES_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @answers(200, IpRuleOut)
 @refuses(IpRuleNotFound)
@@ -49,7 +49,7 @@ async def get_ip_rule(rule_id: UUID) -> Response:
 
 
 @blueprint.put("/<id:rule_id>")
-@require(Permission.IP_RULES_MANAGE, network="admin")
+@require(Permission.IP_RULES_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.IP_RULE_UPDATED)
 @answers(200, IpRuleOut)
@@ -61,7 +61,7 @@ async def update_ip_rule(rule_id: UUID, body: UpdateIpRule) -> Response:
 
 
 @blueprint.delete("/<id:rule_id>")
-@require(Permission.IP_RULES_MANAGE, network="admin")
+@require(Permission.IP_RULES_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.IP_RULE_DELETED)
 @answers(204)

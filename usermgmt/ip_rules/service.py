@@ -15,7 +15,7 @@ from usermgmt.identifiers import new_id
 from usermgmt.ip_rules import queries
 from usermgmt.ip_rules.in_force import read_book, refresh_rule_book, subjects_of
 from usermgmt.ip_rules.models import IpRule
-from usermgmt.permissions import ADMIN
+from usermgmt.permissions import RuleSet
 from usermgmt.roles import queries as role_queries
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
@@ -23,8 +23,6 @@ from usermgmt.security.rule_book import EVERYONE, Action, Mode, Subject, Subject
 from usermgmt.storage.faults import repeated_on_conflict
 
 MAX_RULES = 1_000
-ADMIN_SET = ADMIN
-"""The set that the routes of administration require."""
 
 
 class IpRuleNotFound(NotFound):
@@ -194,7 +192,7 @@ async def _conclude(
     if caller.principal is not None and not is_forced:
         book = await read_book(session)
         own = subjects_of(caller.user_id, caller.rights)
-        subjects = [EVERYONE, *own, Subject(SubjectKind.SET, ADMIN_SET)]
+        subjects = [EVERYONE, *own, Subject(SubjectKind.SET, RuleSet.ADMIN)]
         if not book.decide(caller.client.address, subjects, now=now).is_allowed:
             raise WouldLockOut
     await audit.record(

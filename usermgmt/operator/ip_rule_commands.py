@@ -93,7 +93,7 @@ async def check(console: Console, runtime: Runtime, address: str, user: str | No
     if canonical is None:
         raise click.UsageError(f"{address!r} is no IP address.")
     user_id = (await find_account(runtime, user)).user.id if user is not None else None
-    decision = await in_force.explain(runtime, canonical, user_id=user_id, network=named_set)
+    decision = await in_force.explain(runtime, canonical, user_id=user_id, rule_set=named_set)
     document = {
         "address": canonical,
         "allowed": decision.is_allowed,

@@ -6,7 +6,7 @@ from usermgmt.audit.events import Event
 from usermgmt.http.access import answers, authenticated, emits, limited, refuses, require
 from usermgmt.http.answers import answer, no_content
 from usermgmt.http.context import caller, runtime
-from usermgmt.permissions import DESCRIPTIONS, Permission
+from usermgmt.permissions import DESCRIPTIONS, Permission, RuleSet
 from usermgmt.roles import service
 from usermgmt.roles.schemas import CreateRole, PermissionOut, PermissionsOut, RoleOut, RolesOut, UpdateRole
 from usermgmt.roles.service import ExceedsOwnRights, RoleBuiltIn, RoleInUse, RoleNameTaken, RoleNotFound
@@ -24,7 +24,7 @@ async def list_permissions() -> Response:
 
 
 @blueprint.get("/roles")
-@require(Permission.ROLES_MANAGE, network="admin")
+@require(Permission.ROLES_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @answers(200, RolesOut)
 async def list_roles() -> Response:
@@ -33,7 +33,7 @@ async def list_roles() -> Response:
 
 
 @blueprint.post("/roles")
-@require(Permission.ROLES_MANAGE, network="admin")
+@require(Permission.ROLES_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.ROLE_CREATED)
 @answers(201, RoleOut)
@@ -48,7 +48,7 @@ async def create_role(body: CreateRole) -> Response:
 
 
 @blueprint.get("/roles/<role_name:name>")
-@require(Permission.ROLES_MANAGE, network="admin")
+@require(Permission.ROLES_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @answers(200, RoleOut)
 @refuses(RoleNotFound)
@@ -58,7 +58,7 @@ async def get_role(name: str) -> Response:
 
 
 @blueprint.put("/roles/<role_name:name>")
-@require(Permission.ROLES_MANAGE, network="admin")
+@require(Permission.ROLES_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.ROLE_UPDATED)
 @answers(200, RoleOut)
@@ -71,7 +71,7 @@ async def update_role(name: str, body: UpdateRole) -> Response:
 
 
 @blueprint.delete("/roles/<role_name:name>")
-@require(Permission.ROLES_MANAGE, network="admin")
+@require(Permission.ROLES_MANAGE, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.ROLE_DELETED)
 @answers(204)

@@ -38,7 +38,7 @@ class SubjectKind(StrEnum):
     EVERYONE = "everyone"
     ROLE = "role"
     USER = "user"
-    SET = "set"  # a named set of networks that routes require
+    SET = "set"  # a named set of rules that routes demand
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from usermgmt.idempotency.service import (
     RequestInProgress,
     StoredAnswer,
 )
-from usermgmt.permissions import Permission
+from usermgmt.permissions import Permission, RuleSet
 from usermgmt.roles.service import ExceedsOwnRights, RoleNotFound
 from usermgmt.settings import Settings
 from usermgmt.storage.pages import InvalidCursor, list_digest
@@ -222,7 +222,7 @@ async def list_grants(user_id: UUID) -> Response:
 
 
 @blueprint.put("/<user_ref:user_id>/roles/<role_name:role>")
-@require(Permission.ROLES_GRANT, confinable=True, network="admin")
+@require(Permission.ROLES_GRANT, confinable=True, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.ROLE_GRANTED)
 @answers(204)
@@ -234,7 +234,7 @@ async def grant_role(user_id: UUID, role: str, query: GrantScope) -> Response:
 
 
 @blueprint.delete("/<user_ref:user_id>/roles/<role_name:role>")
-@require(Permission.ROLES_GRANT, confinable=True, network="admin")
+@require(Permission.ROLES_GRANT, confinable=True, rule_set=RuleSet.ADMIN)
 @limited("admin")
 @emits(Event.ROLE_REVOKED)
 @answers(204)
