@@ -51,7 +51,7 @@ class Runtime:
     def make_with_root(self, position: int) -> None:
         """Make everything new from this one of the root secrets; all of them verify."""
         self.secrets.making = position
-        self.hasher.make_with(self.secrets.newest(Purpose.PASSWORD_PEPPER).key_id)
+        self.hasher.make_with(self.secrets.making_key(Purpose.PASSWORD_PEPPER).key_id)
 
     async def close(self) -> None:
         """End the hashing threads and close every connection."""

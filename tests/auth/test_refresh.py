@@ -364,7 +364,7 @@ async def test_a_token_with_a_guessed_or_borrowed_mac_is_refused(server: Server,
     macs = {b"", bytes(32), bytes([255]) * 32, genuine[36:][::-1], genuine[36:68][:16] + bytes(16)}
     for purpose in Purpose:
         if purpose is not Purpose.REFRESH_TOKEN:
-            macs.add(Secrets([SECRET]).newest(purpose).sign(message))
+            macs.add(Secrets([SECRET]).making_key(purpose).sign(message))
     macs.add(encoding.decode(bob.refresh_token.removeprefix(REFRESH_PREFIX))[36:])
     forged = [REFRESH_PREFIX + encoding.encode(message + mac) for mac in macs]
     forged.append(RefreshTokens(Secrets([NEWER_SECRET])).issue(named))  # another installation

@@ -16,8 +16,8 @@ from usermgmt.security.names import (
     MAX_USERNAME,
     MAX_USERNAME_KEY,
     InvalidName,
+    canonical_email,
     display_name_problem,
-    email_key,
     login_name_key,
     prefix_key,
     username_key,
@@ -77,7 +77,7 @@ def _key(name: str) -> str | None:
 
 def _address(email: str) -> str | None:
     try:
-        return email_key(email).key
+        return canonical_email(email).key
     except InvalidName:
         return None
 
@@ -104,7 +104,7 @@ def test_the_key_of_an_addresss_key_is_itself(email: str):
     assert key is not None
     assert len(key) <= MAX_EMAIL_KEY
     assert _address(key) == key
-    assert _address(email_key(email).address) == key
+    assert _address(canonical_email(email).address) == key
 
 
 @examples
@@ -285,7 +285,7 @@ def test_what_cannot_be_seen_or_told_apart_is_no_username(name):
     ids=lambda value: str(value)[:30],
 )
 def test_one_address_has_one_key(email, address, key):
-    found = email_key(email)
+    found = canonical_email(email)
     assert (found.address, found.key) == (address, key)
 
 
@@ -340,13 +340,13 @@ def test_one_address_has_one_key(email, address, key):
 )
 def test_what_is_no_plain_address_is_refused(email):  # H14
     with pytest.raises(InvalidName) as refusal:
-        email_key(email)
+        canonical_email(email)
     assert refusal.value.code == "invalid_email"
 
 
 def test_an_address_as_username_has_the_key_of_the_address():
     for name in ("ada@example.com", "ADA@Example.com", "ada@bücher.example", "Straße@faß.de"):
-        assert username_key(name) == email_key(name).key
+        assert username_key(name) == canonical_email(name).key
 
 
 # Display names
@@ -407,7 +407,7 @@ ADDRESSES = st.from_regex(names._PLAIN_EMAIL, fullmatch=True) | st.sampled_from(
 def test_the_short_way_to_a_key_is_the_long_way(text: str) -> None:
     def both() -> list[object]:
         found: list[object] = []
-        for key in (names.username_key, names.email_key):
+        for key in (names.username_key, names.canonical_email):
             try:
                 found.append(key(text))
             except names.InvalidName as problem:

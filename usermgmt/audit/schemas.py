@@ -10,7 +10,7 @@ from usermgmt.audit.events import Event, Outcome
 from usermgmt.audit.models import AuditEvent
 from usermgmt.audit.queries import EventFilters
 from usermgmt.http.answers import Timestamp, timestamp
-from usermgmt.http.fields import DIGITS, QueryId, QueryTime, RequestModel, refused
+from usermgmt.http.fields import DIGITS, QueryId, RequestModel, Rfc3339Time, refused
 from usermgmt.security.address import canonical_address
 
 
@@ -31,8 +31,8 @@ class ListActivity(RequestModel):
     cursor: Annotated[str, Field(max_length=2048)] | None = None
     event: Event | None = None
     outcome: Outcome | None = None
-    since: QueryTime | None = None
-    until: QueryTime | None = None
+    since: Rfc3339Time | None = None
+    until: Rfc3339Time | None = None
 
     def filters(self) -> EventFilters:
         """The conditions of the list."""

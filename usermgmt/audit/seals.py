@@ -208,7 +208,7 @@ async def _seal_batch(runtime: Runtime) -> int:
             head.sealed_until, head.sealed_until_id = events[-1].at, events[-1].id
         if events or late:
             made = await _add_seal(session, head, [*late, *events], runtime.secrets, now)
-        is_newest_key = head.key_id == runtime.secrets.newest(Purpose.AUDIT_SEAL).key_id
+        is_newest_key = head.key_id == runtime.secrets.making_key(Purpose.AUDIT_SEAL).key_id
         if events or is_time_to_look_back or not is_newest_key:
             await _sign_head(session, head, runtime.secrets)
     if made is not None and made.seq % LOGGED_EVERY == 0:
@@ -218,7 +218,7 @@ async def _seal_batch(runtime: Runtime) -> int:
 
 async def _begin_chain(session: AsyncSession, secrets: Secrets) -> AuditHead | None:
     """The end of a chain that holds nothing yet; None when another worker has it."""
-    key = secrets.newest(Purpose.AUDIT_SEAL)
+    key = secrets.making_key(Purpose.AUDIT_SEAL)
     values = {
         "seq": 0,
         "digest": NO_DIGEST,
@@ -253,7 +253,7 @@ async def _list_late(session: AsyncSession, head: AuditHead) -> Sequence[AuditEv
 async def _add_seal(
     session: AsyncSession, head: AuditHead, events: Sequence[AuditEvent], secrets: Secrets, now: datetime
 ) -> Checkpoint:
-    key = secrets.newest(Purpose.AUDIT_SEAL)
+    key = secrets.making_key(Purpose.AUDIT_SEAL)
     entries = b"".join(map(entry, events))
     first_at, last_at = min(event.at for event in events), max(event.at for event in events)
     head.seq, head.events = head.seq + 1, head.events + len(events)
@@ -276,7 +276,7 @@ async def _add_seal(
 
 
 async def _sign_head(session: AsyncSession, head: AuditHead, secrets: Secrets) -> None:
-    key = secrets.newest(Purpose.AUDIT_SEAL)
+    key = secrets.making_key(Purpose.AUDIT_SEAL)
     head.key_id, head.signature = key.key_id, key.sign(head_message(head)).hex()
     await session.flush()
 

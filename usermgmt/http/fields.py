@@ -69,5 +69,5 @@ leaves them out of the schema.
 QueryId = Annotated[UUID, BeforeValidator(_parse_id)]
 """An id in a query string, in its one canonical spelling."""
 
-QueryTime = Annotated[datetime, BeforeValidator(_parse_time)]
-"""A time in a query string: RFC 3339 with its zone."""
+Rfc3339Time = Annotated[datetime, BeforeValidator(_parse_time)]
+"""A time, in the spelling of RFC 3339 with its zone."""

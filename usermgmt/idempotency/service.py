@@ -59,7 +59,7 @@ class StoredAnswer:
 
 def idempotent_request(principal: str, key: str, content: bytes, *, secrets: Secrets) -> IdempotentRequest:
     """Name a request. The digest is keyed, since the content may hold a password."""
-    digest = secrets.newest(Purpose.IDEMPOTENCY).sign(content).hex()
+    digest = secrets.making_key(Purpose.IDEMPOTENCY).sign(content).hex()
     others = tuple(each.sign(content).hex() for each in secrets.all(Purpose.IDEMPOTENCY))
     return IdempotentRequest(principal, key, digest, others)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from usermgmt.errors import FieldError, ValidationFailed
 from usermgmt.security.foreign_hashes import HashRefused
 from usermgmt.security.foreign_spellings import recognised
-from usermgmt.security.names import InvalidName, display_name_problem, email_key, prefix_key, username_key
+from usermgmt.security.names import InvalidName, canonical_email, display_name_problem, prefix_key, username_key
 from usermgmt.security.password_policy import PasswordPolicy
 from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status
 
@@ -110,7 +110,7 @@ class _Reader:
     def _email(self) -> tuple[str, str]:
         if (text := self._text("email", is_required=True)) is not None:
             try:
-                found = email_key(text)
+                found = canonical_email(text)
             except InvalidName as problem:
                 self._refuse("email", problem.code, problem.detail)
             else:

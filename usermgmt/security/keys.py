@@ -115,7 +115,7 @@ def generate(algorithm: str) -> PrivateKey:
 
 def seal(key: PrivateKey, kid: str, *, secrets: Secrets, nonce: bytes) -> str:
     """Encrypt a private key for storage (AES-256-GCM under the root secret, bound to its `kid`)."""
-    wrapping = secrets.newest(Purpose.SIGNING_KEY_ENCRYPTION)
+    wrapping = secrets.making_key(Purpose.SIGNING_KEY_ENCRYPTION)
     sealed = AESGCM(wrapping.key).encrypt(nonce, _to_bytes(key), kid.encode())
     return f"v1.{wrapping.key_id}.{encoding.encode(nonce + sealed)}"
 

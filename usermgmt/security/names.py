@@ -68,7 +68,7 @@ def username_key(username: str) -> str:
     return key
 
 
-def email_key(email: str) -> EmailName:
+def canonical_email(email: str) -> EmailName:
     """The address and its key: local part folded (for the key only), domain in its ASCII form. Raises `InvalidName`.
 
     Accepted are addresses of RFC 5322's plain form with a domain of at least two labels; whether mail arrives there
@@ -90,7 +90,7 @@ def email_key(email: str) -> EmailName:
 def login_name_key(text: str) -> str | None:
     """The key of whatever was typed as a name at sign-in, or None when it cannot be one. Never raises."""
     try:
-        return email_key(text).key
+        return canonical_email(text).key
     except InvalidName:
         pass
     try:
@@ -129,7 +129,7 @@ def _validated_email(email: str) -> email_validator.ValidatedEmail:
 def _key_as_address(key: str) -> str | None:
     """The key of a username that reads as an e-mail address."""
     try:
-        return email_key(key).key if "@" in key else None
+        return canonical_email(key).key if "@" in key else None
     except InvalidName:
         return None
 

@@ -59,7 +59,7 @@ class Secrets:
         """The names of the root keys, newest first; they tell nothing of the keys."""
         return tuple(key.key_id for key in self._derived[Purpose.NAME])
 
-    def newest(self, purpose: Purpose) -> DerivedKey:
+    def making_key(self, purpose: Purpose) -> DerivedKey:
         """The key that makes new things: of the newest root key that every process knows."""
         return self._derived[purpose][self.making]
 

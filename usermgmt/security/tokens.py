@@ -173,7 +173,7 @@ class RefreshTokens:
     def issue(self, claims: RefreshClaims) -> str:
         """The refresh token of one generation of a session; the same whenever it is asked for."""
         message = claims.user_id.bytes + claims.session_id.bytes + claims.generation.to_bytes(4, "big")
-        signature = self._secrets.newest(Purpose.REFRESH_TOKEN).sign(message)
+        signature = self._secrets.making_key(Purpose.REFRESH_TOKEN).sign(message)
         return REFRESH_PREFIX + encoding.encode(message + signature)
 
     def read(self, token: str) -> RefreshClaims | None:

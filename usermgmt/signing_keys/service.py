@@ -191,7 +191,7 @@ async def _replace(
 async def _seal_anew(runtime: Runtime, row: SigningKey) -> bool:
     """Seal a key under the root secret that makes, unless it is, or cannot be opened, or was changed meanwhile."""
     is_retired = row.retired_at is not None and row.retired_at <= runtime.clock.now()
-    newest = runtime.secrets.newest(Purpose.SIGNING_KEY_ENCRYPTION)
+    newest = runtime.secrets.making_key(Purpose.SIGNING_KEY_ENCRYPTION)
     key = _ring_key(row, runtime.secrets)
     if is_retired or key is None or sealing_key_id(row.private_key) == newest.key_id:
         return False

@@ -105,7 +105,7 @@ def write_cursor(position: Position, *, digest: bytes, secrets: Secrets) -> str:
     value = position.value.isoformat() if isinstance(position.value, datetime) else position.value
     parts = [int(is_time), value, str(position.row_id), int(position.backwards)]
     payload = json.dumps(parts, separators=(",", ":"), ensure_ascii=False).encode()  # escaped, a key could outgrow it
-    signature = secrets.newest(Purpose.CURSOR).sign(digest + payload)[:SIGNATURE_BYTES]
+    signature = secrets.making_key(Purpose.CURSOR).sign(digest + payload)[:SIGNATURE_BYTES]
     return encoding.encode(signature + payload)
 
 

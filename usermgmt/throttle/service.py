@@ -250,7 +250,7 @@ async def _give_back(runtime: Runtime, counters: Sequence[Counter], *, failures:
 
 def _digest(runtime: Runtime, *parts: str) -> str:
     """A key that names nobody to who reads the table: what is typed as a name is sometimes a password."""
-    return runtime.secrets.newest(Purpose.THROTTLE).sign("\0".join(parts).encode()).hex()
+    return runtime.secrets.making_key(Purpose.THROTTLE).sign("\0".join(parts).encode()).hex()
 
 
 _TURNSTILES: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[str, asyncio.Lock]] = WeakKeyDictionary()

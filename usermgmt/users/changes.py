@@ -20,7 +20,7 @@ from usermgmt.roles import queries as role_queries
 from usermgmt.roles import service as roles
 from usermgmt.roles.service import ExceedsOwnRights
 from usermgmt.runtime import Runtime
-from usermgmt.security.names import email_key, prefix_key, username_key
+from usermgmt.security.names import canonical_email, prefix_key, username_key
 from usermgmt.security.principal import Caller
 from usermgmt.sessions import service as sessions
 from usermgmt.sessions.models import RevocationReason
@@ -193,7 +193,7 @@ def _columns(user: User, demand: Demand, new_hash: str | None, now: datetime) ->
     if "username" in changes:
         wanted |= {"username": changes["username"], "username_key": username_key(changes["username"])}
     if "email" in changes:
-        address = email_key(changes["email"])
+        address = canonical_email(changes["email"])
         wanted |= {"email": address.address, "email_key": address.key}
         if address.key != user.email_key:
             wanted["email_verified_at"] = None

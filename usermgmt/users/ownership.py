@@ -12,7 +12,7 @@ from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event, Outcome
 from usermgmt.errors import FieldError, Forbidden, RecentSignInRequired, UserNotFound, ValidationFailed
 from usermgmt.runtime import Runtime
-from usermgmt.security.names import email_key
+from usermgmt.security.names import canonical_email
 from usermgmt.security.principal import Caller
 from usermgmt.throttle import service as throttle
 from usermgmt.users import queries
@@ -79,7 +79,7 @@ def _is_fresh(runtime: Runtime, caller: Caller) -> bool:
 def _renames(user: User, changes: Mapping[str, Any]) -> bool:
     username, email = changes.get("username"), changes.get("email")
     return (username is not None and username != user.username) or (
-        email is not None and email_key(email).address != user.email
+        email is not None and canonical_email(email).address != user.email
     )
 
 

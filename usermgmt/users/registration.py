@@ -16,7 +16,7 @@ from usermgmt.permissions import Permission
 from usermgmt.roles import queries as role_queries
 from usermgmt.roles import service as roles
 from usermgmt.runtime import Runtime
-from usermgmt.security.names import email_key, prefix_key, username_key
+from usermgmt.security.names import canonical_email, prefix_key, username_key
 from usermgmt.security.principal import Caller
 from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.users import queries
@@ -75,7 +75,7 @@ async def register_user(
 
 def new_account(new: NewUser, now: datetime) -> User:
     """The row of an account that is about to be made; its password is hashed by whoever makes it."""
-    address = email_key(new.email)
+    address = canonical_email(new.email)
     return User(
         id=new_id(),
         username=new.username,

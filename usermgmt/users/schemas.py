@@ -10,14 +10,14 @@ from msgspec import UNSET, UnsetType
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from usermgmt.http.answers import Timestamp, timestamp
-from usermgmt.http.fields import ABSENT, DIGITS, QueryId, QueryTime, RequestModel, refused
+from usermgmt.http.fields import ABSENT, DIGITS, QueryId, RequestModel, Rfc3339Time, refused
 from usermgmt.http.patterns import ROLE_NAME
 from usermgmt.roles.queries import Grant
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import (
     InvalidName,
+    canonical_email,
     display_name_problem,
-    email_key,
     login_name_key,
     prefix_key,
     username_key,
@@ -40,7 +40,7 @@ def _username(value: str) -> str:
 
 def _email(value: str) -> str:
     try:
-        email_key(value)
+        canonical_email(value)
     except InvalidName as problem:
         raise refused(problem.code, problem.detail) from None
     return value
@@ -151,8 +151,8 @@ class ListUsers(RequestModel):
     status: Status | None = None
     role: Annotated[str, Field(max_length=64)] | None = None
     group: QueryId | None = None
-    created_after: QueryTime | None = None
-    created_before: QueryTime | None = None
+    created_after: Rfc3339Time | None = None
+    created_before: Rfc3339Time | None = None
     fields: str | None = Field(
         None,
         description="A comma-separated selection of a user's fields.",
