@@ -208,6 +208,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "{own}.reads",
             "{own}.service",
             "{below}.queries",
+            "{below}.service",
             "{below}.schemas",
         ),
     ),

@@ -20,7 +20,17 @@ from usermgmt import app as application
 from usermgmt.app import MarksMissing, create_app
 from usermgmt.audit.events import Event, Outcome
 from usermgmt.errors import CATALOGUE, ApiError
-from usermgmt.http.access import Budget, Who, answers, authenticated, identified, limited, public, require, unlimited
+from usermgmt.http.access import (
+    BudgetName,
+    Who,
+    answers,
+    authenticated,
+    identified,
+    limited,
+    public,
+    require,
+    unlimited,
+)
 from usermgmt.http.answers import no_content
 from usermgmt.http.openapi import HIDDEN_BLUEPRINT
 from usermgmt.http.openapi_answers import shared_errors
@@ -78,7 +88,7 @@ def test_every_route_that_changes_something_says_which_events_it_records(routes:
 
 
 def test_only_probes_keys_and_pages_are_free(routes: list[Route]):
-    free = {route.path for route in routes if route.marks.budget is Budget.NONE}
+    free = {route.path for route in routes if route.marks.budget is BudgetName.NONE}
     assert {path for path in free if path.startswith("/api/")} == set()
     assert {route.path for route in routes if not route.path.startswith("/api/")} == free
 
@@ -125,7 +135,7 @@ def test_in_which_order_the_marks_stand_does_not_matter(monkeypatch: pytest.Monk
     app = _with_route(monkeypatch, "fine", marks if first else marks[::-1])
     (route,) = [route for route in routes_of(app) if route.endpoint == "odd.fine"]
     assert route.marks.access is not None
-    assert route.marks.budget is Budget.READ
+    assert route.marks.budget is BudgetName.READ
 
 
 def test_a_budget_that_no_setting_defines_is_refused_where_it_is_named():
@@ -350,7 +360,7 @@ def test_every_event_that_a_route_says_it_records_can_be_reached(routes: list[Ro
 
 
 def test_the_budgets_the_callers_and_the_purposes():
-    assert {budget.value for budget in Budget} == {
+    assert {budget.value for budget in BudgetName} == {
         "login",
         "register",
         "refresh",
@@ -375,9 +385,9 @@ def test_the_budgets_the_callers_and_the_purposes():
 
 def test_every_budget_is_a_setting_and_spent_by_a_route(routes: list[Route]):
     limits = settings_for("sqlite+aiosqlite:///unused.db").limits
-    names = {budget.value for budget in Budget} - {"none"}
+    names = {budget.value for budget in BudgetName} - {"none"}
     assert names == set(type(limits).model_fields) - {"enabled"}
-    assert {route.marks.budget for route in routes} == set(Budget) - {Budget.UNKNOWN}
+    assert {route.marks.budget for route in routes} == set(BudgetName) - {BudgetName.UNKNOWN}
 
 
 def test_the_error_codes():

@@ -113,7 +113,7 @@ class Rights:
             return EVERYONE
         return Reach(groups=frozenset(group for group, held in self.within.items() if permission in held), own=own)
 
-    def cover(self, other: "Rights") -> bool:
+    def covers(self, other: "Rights") -> bool:
         """Whether these hold all that the others do, wherever the others do."""
         return other.permissions <= self.permissions and all(
             held <= self.over(group) for group, held in other.within.items()

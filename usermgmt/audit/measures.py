@@ -21,7 +21,7 @@ async def sample(runtime: Runtime) -> None:
         place = (head.sealed_until, head.sealed_until_id)
         waiting, oldest = await queries.count_unsealed(session, after=place, most=MOST_COUNTED)
     message = seals.head_message(head)
-    is_ours = seals.is_signed(runtime.secrets, message, key_id=head.key_id, signature=head.signature)
+    is_ours = seals.judge_signature(runtime.secrets, message, key_id=head.key_id, signature=head.signature)
     metrics.set_gauges(
         {
             metrics.audit_broken: is_ours is not True,

@@ -102,8 +102,8 @@ def head_message(head: AuditHead) -> bytes:
     return ":".join(map(str, ("head", *parts))).encode()
 
 
-def is_signed(secrets: Secrets, message: bytes, *, key_id: str, signature: str) -> bool | None:
-    """Whether a signature is ours; None when it is of a root secret that is no longer configured."""
+def judge_signature(secrets: Secrets, message: bytes, *, key_id: str, signature: str) -> bool | None:
+    """Whether a signature is ours: True, False, or None when it is of a root secret that is no longer configured."""
     for key in secrets.all(Purpose.AUDIT_SEAL):
         if key.key_id == key_id:
             return hmac.compare_digest(key.sign(message).hex().encode(), signature.encode())
@@ -123,7 +123,7 @@ async def adopt_chain(runtime: Runtime, caller: Caller) -> bool:
     """
     async with runtime.database.begin() as session:
         head = await queries.lock_head(session, is_patient=True)
-        if head is None or _is_head_signed(head, runtime.secrets) is not None:
+        if head is None or _judge_head(head, runtime.secrets) is not None:
             return False
         details = {"seq": head.seq, "key": head.key_id}
         await _sign_head(session, head, runtime.secrets)
@@ -281,12 +281,12 @@ async def _sign_head(session: AsyncSession, head: AuditHead, secrets: Secrets) -
     await session.flush()
 
 
-def _is_head_signed(head: AuditHead, secrets: Secrets) -> bool | None:
-    return is_signed(secrets, head_message(head), key_id=head.key_id, signature=head.signature)
+def _judge_head(head: AuditHead, secrets: Secrets) -> bool | None:
+    return judge_signature(secrets, head_message(head), key_id=head.key_id, signature=head.signature)
 
 
 def _require_ours(head: AuditHead, secrets: Secrets) -> None:
-    verdict = _is_head_signed(head, secrets)
+    verdict = _judge_head(head, secrets)
     if verdict is None:
         raise ChainBroken(f"the end of the chain is signed by {head.key_id}, of a root secret that is not configured")
     if not verdict:

@@ -20,7 +20,7 @@ from usermgmt.audit.seals import (
     Checkpoint,
     digest_of,
     head_message,
-    is_signed,
+    judge_signature,
     seal_message,
 )
 from usermgmt.runtime import Runtime
@@ -132,7 +132,7 @@ class _Walk:
         self._check_signature(seal_message(seal.seq, seal.digest), seal.key_id, seal.signature, f"seal {seal.seq}")
 
     def _check_signature(self, message: bytes, key_id: str, signature: str, what: str) -> None:
-        verdict = is_signed(self._secrets, message, key_id=key_id, signature=signature)
+        verdict = judge_signature(self._secrets, message, key_id=key_id, signature=signature)
         if verdict is None:
             self.report.unchecked_signatures += 1
         elif not verdict:
@@ -212,7 +212,7 @@ class _Walk:
 
     async def _verify_checkpoint(self, checkpoint: Checkpoint) -> None:
         message = seal_message(checkpoint.seq, checkpoint.digest)
-        if is_signed(self._secrets, message, key_id=checkpoint.key_id, signature=checkpoint.signature) is False:
+        if judge_signature(self._secrets, message, key_id=checkpoint.key_id, signature=checkpoint.signature) is False:
             raise _Broken("the checkpoint is not one that this server signed")
         head = self._head
         if head is not None and checkpoint.seq < head.pruned_seq:

@@ -9,7 +9,6 @@ from usermgmt.auth.schemas import CurrentSessionOut, LogIn, LogOut, LogOutQuery,
 from usermgmt.auth.service import (
     InvalidCredentials,
     InvalidRefreshToken,
-    Scope,
     TokenPair,
 )
 from usermgmt.errors import FieldError, MissingCredentials, Overloaded, SessionEnded, ValidationFailed
@@ -18,6 +17,7 @@ from usermgmt.http.access import answers, authenticated, emits, identified, limi
 from usermgmt.http.answers import answer, no_content
 from usermgmt.http.context import caller, claims, principal, runtime
 from usermgmt.http.cookies import CrossSite
+from usermgmt.sessions.service import WhichSessions
 from usermgmt.throttle.service import TooManyAttempts
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth")
@@ -66,9 +66,9 @@ async def refresh(body: Refresh | None) -> Response:
 @refuses(MissingCredentials, InvalidRefreshToken, SessionEnded, CrossSite)
 async def log_out(query: LogOutQuery, body: LogOut | None) -> Response:
     """End this session, or with `scope` the others or all."""
-    if query.scope is not Scope.THIS:
-        await service.log_out_everywhere(runtime(), caller(), keep_this=query.scope is Scope.OTHERS)
-        return no_content() if query.scope is Scope.OTHERS else cookies.forget_refresh_token(no_content())
+    if query.scope is not WhichSessions.THIS:
+        await service.log_out_everywhere(runtime(), caller(), keep_this=query.scope is WhichSessions.OTHERS)
+        return no_content() if query.scope is WhichSessions.OTHERS else cookies.forget_refresh_token(no_content())
     await service.log_out(runtime(), caller(), access_token=claims(), refresh_token=_presented_if_any(body))
     return cookies.forget_refresh_token(no_content())
 

@@ -6,9 +6,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from pydantic import ConfigDict, Field, model_validator
 
-from usermgmt.auth.service import CurrentSession, Scope, SignedIn, TokenPair
+from usermgmt.auth.service import CurrentSession, SignedIn, TokenPair
 from usermgmt.http.fields import ABSENT, RequestModel, refused
 from usermgmt.sessions.schemas import SessionOut
+from usermgmt.sessions.service import WhichSessions
 from usermgmt.users.schemas import UserOut
 
 MAX_NAME = 320
@@ -52,7 +53,7 @@ class LogOut(RequestModel):
 class LogOutQuery(RequestModel):
     """Which of the caller's sessions end."""
 
-    scope: Scope = Scope.THIS
+    scope: WhichSessions = WhichSessions.THIS
 
 
 class TokensOut(msgspec.Struct, kw_only=True, omit_defaults=False):

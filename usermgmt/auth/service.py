@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,7 +20,7 @@ from usermgmt.security.tokens import AccessClaims, RefreshClaims
 from usermgmt.sessions import queries as session_queries
 from usermgmt.sessions import service as sessions
 from usermgmt.sessions.models import RevocationReason, Session
-from usermgmt.sessions.queries import Generation
+from usermgmt.sessions.queries import RefreshedSession
 from usermgmt.sessions.service import Opened
 from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.throttle import service as throttle
@@ -45,14 +44,6 @@ class InvalidRefreshToken(Unauthenticated):
 
     code = "invalid_refresh_token"
     detail = "The refresh token is not valid."
-
-
-class Scope(StrEnum):
-    """Which sessions signing out ends."""
-
-    THIS = "this"
-    OTHERS = "others"
-    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +253,7 @@ async def _replace_hash(
         await audit.record(session, Event.PASSWORD_REHASHED, caller=caller, at=now, user_id=user_id)
 
 
-def pair_of(runtime: Runtime, row: Session | Generation, now: datetime) -> TokenPair:
+def pair_of(runtime: Runtime, row: Session | RefreshedSession, now: datetime) -> TokenPair:
     """The tokens of a session at its current generation."""
     refresh_token = runtime.refresh_tokens.issue(RefreshClaims(row.user_id, row.id, row.generation))
     return TokenPair(

@@ -23,7 +23,7 @@ ACCESS, BUDGET, EVENTS, ERRORS, ANSWERS, HEADERS, MEDIA_TYPES = (
 )
 
 
-class Budget(StrEnum):
+class BudgetName(StrEnum):
     """The rate budgets that settings define, one per name."""
 
     LOGIN = "login"
@@ -116,12 +116,12 @@ def require(
 
 def limited(budget: str) -> Callable[[V], V]:
     """The budget that a call spends from."""
-    return lambda view: _mark(view, BUDGET, Budget(budget))
+    return lambda view: _mark(view, BUDGET, BudgetName(budget))
 
 
 def unlimited(view: V) -> V:
     """No budget: probes and public keys."""
-    return _mark(view, BUDGET, Budget.NONE)
+    return _mark(view, BUDGET, BudgetName.NONE)
 
 
 def emits(*events: Event) -> Callable[[V], V]:
@@ -162,7 +162,7 @@ class Marks:
     """What stands above a handler."""
 
     access: AccessRule | None
-    budget: Budget | None
+    budget: BudgetName | None
     events: tuple[Event, ...]
     errors: tuple[type[ApiError], ...]
     answers: tuple[Answered, ...]

@@ -14,7 +14,7 @@ from quart_rate_limiter import (
 )
 
 from usermgmt.errors import BudgetSpent
-from usermgmt.http.access import Budget, View, marks_of
+from usermgmt.http.access import BudgetName, View, marks_of
 from usermgmt.http.context import claims, client
 from usermgmt.runtime import Runtime
 from usermgmt.settings import Settings
@@ -61,7 +61,7 @@ class Limiter(RateLimiter):
     def _budget(self) -> tuple[str, RateLimit | None]:
         """The name and the limit of the budget that this request spends from."""
         if request.routing_exception is not None or request.endpoint is None or request.method == "OPTIONS":
-            return Budget.UNKNOWN, self._unknown
+            return BudgetName.UNKNOWN, self._unknown
         view = current_app.view_functions[request.endpoint]
         limits = self._get_limits_for_view_function(view, None)
         return str(marks_of(view).budget), limits[0] if limits else None
@@ -77,9 +77,9 @@ def install(app: Quart, runtime: Runtime) -> None:
     Limiter(store, unknown).init_app(app)
 
 
-def declare(view: View, budget: Budget, settings: Settings) -> None:
+def declare(view: View, budget: BudgetName, settings: Settings) -> None:
     """Tell the library a route's budget."""
-    if budget is Budget.NONE:
+    if budget is BudgetName.NONE:
         setattr(view, QUART_RATE_LIMITER_EXEMPT_ATTRIBUTE, True)
         return
     limit = getattr(settings.limits, budget)

@@ -32,7 +32,7 @@ from usermgmt.errors import (
     ValidationFailed,
 )
 from usermgmt.http import examples
-from usermgmt.http.access import Answered, Budget, Marks, Who
+from usermgmt.http.access import Answered, BudgetName, Marks, Who
 from usermgmt.http.binding import Inputs, TookTooLong
 from usermgmt.http.openapi_schemas import struct_schema
 from usermgmt.http.problems import MEDIA_TYPE, Problem
@@ -62,7 +62,7 @@ def shared_errors(rule: Rule, marks: Marks, inputs: Inputs) -> Iterator[type[Api
         yield from (InvalidBody, UnsupportedMediaType, BodyTooLarge, RequestTimeout)
     if inputs.media_types:
         yield from (UnsupportedMediaType, BodyTooLarge, RequestTimeout)
-    if marks.budget is not Budget.NONE:
+    if marks.budget is not BudgetName.NONE:
         yield BudgetSpent
     access = marks.access
     if access is not None and access.who is Who.SIGNED_IN:
@@ -96,7 +96,7 @@ def _headed(status: int, marks: Marks) -> dict[str, Any]:
         names.append("Retry-After")
     if status == 401:
         names.append("WWW-Authenticate")
-    if marks.budget is not Budget.NONE:
+    if marks.budget is not BudgetName.NONE:
         names += ["RateLimit-Policy", "RateLimit"]
     return {"description": HTTPStatus(status).phrase, "headers": {name: _header(name) for name in names}}
 

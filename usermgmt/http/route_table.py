@@ -5,7 +5,7 @@ from pathlib import Path
 
 from quart import Quart
 
-from usermgmt.http.access import AccessRule, Budget, Who, marks_of
+from usermgmt.http.access import AccessRule, BudgetName, Who, marks_of
 
 BEGIN, END = "<!-- routes:begin -->", "<!-- routes:end -->"
 HEADING = "| method | path | who | budget | what it does |\n|---|---|---|---|---|\n"
@@ -19,7 +19,7 @@ def route_table(app: Quart) -> str:
         marks = marks_of(view)
         assert marks.access is not None
         (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        budget = "–" if marks.budget in (None, Budget.NONE) else str(marks.budget)
+        budget = "–" if marks.budget in (None, BudgetName.NONE) else str(marks.budget)
         says = (view.__doc__ or "").strip().partition("\n")[0]
         rows.append((_plain(rule.rule), method, f"{who_may(marks.access)} | {budget} | {says}"))
     return HEADING + "".join(f"| {method} | `{path}` | {rest} |\n" for path, method, rest in sorted(rows))

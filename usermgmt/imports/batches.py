@@ -26,7 +26,7 @@ HASH_PAUSE = 0.5  # seconds
 OTHER_NAMES = "The account with this id has another username or address; importing changes no account."
 
 
-class Outcome(StrEnum):
+class RowOutcome(StrEnum):
     """What became of a row."""
 
     CREATED = "created"
@@ -35,11 +35,11 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RowReport:
     """One row's outcome: the account, or why there is none."""
 
     line: int
-    outcome: Outcome
+    outcome: RowOutcome
     user_id: UUID | None = None
     code: str | None = None
     detail: str | None = None
@@ -48,7 +48,7 @@ class Report:
 
 async def carry_out(
     runtime: Runtime, caller: Caller, rows: Sequence[tuple[int, Row | ApiError]], *, is_dry_run: bool
-) -> list[Report]:
+) -> list[RowReport]:
     """Make accounts of the rows that can be, each given with its line's number or as why it is none; what became of
     each, in order. Raises `DatabaseUnavailable`.
     """
@@ -112,21 +112,21 @@ class _Batch:
         self._runtime = runtime
         self._caller = caller
         self._allowed = allowed
-        self._reports: dict[int, Report] = {}
+        self._reports: dict[int, RowReport] = {}
         self._rows: dict[int, Row] = {}
         for number, row in rows:
             if isinstance(row, ApiError):
-                self._reports[number] = Report(number, Outcome.REFUSED, None, row.code, row.detail, row.errors)
+                self._reports[number] = RowReport(number, RowOutcome.REFUSED, None, row.code, row.detail, row.errors)
             elif (problem := allowed.problem(row)) is not None:
                 self._reports[number] = _refused(number, problem.code, problem)
             else:
                 self._rows[number] = row
 
-    async def carry_out(self, *, is_dry_run: bool) -> list[Report]:
+    async def carry_out(self, *, is_dry_run: bool) -> list[RowReport]:
         for _ in range(MOST_TRIES):
             new = await self._new() if self._rows else {}
             if is_dry_run:
-                self._reports |= {number: Report(number, Outcome.CREATED) for number in new}
+                self._reports |= {number: RowReport(number, RowOutcome.CREATED) for number in new}
                 break
             hashes = await self._hashes(new)
             accounts = {number: self._account(row, hashes.get(number)) for number, row in new.items()}
@@ -135,7 +135,7 @@ class _Batch:
             except RepeatableConflict:  # somebody took a name since: see which
                 continue
             for number, account in accounts.items():
-                self._reports[number] = Report(number, Outcome.CREATED, account.user_id)
+                self._reports[number] = RowReport(number, RowOutcome.CREATED, account.user_id)
             break
         else:
             raise DatabaseUnavailable
@@ -207,10 +207,10 @@ class _Batch:
             await queries.insert_accounts(session, list(accounts.values()), added_by=self._caller.user_id, at=now)
 
 
-def _existing(number: int, row: Row, by_username: _Holder | None, by_email: _Holder | None) -> Report:
+def _existing(number: int, row: Row, by_username: _Holder | None, by_email: _Holder | None) -> RowReport:
     """A row whose names or id somebody has: the same account, or another one."""
     if by_username is not None and by_username == by_email and row.user_id in (None, by_username.user_id):
-        return Report(number, Outcome.EXISTS, by_username.user_id)
+        return RowReport(number, RowOutcome.EXISTS, by_username.user_id)
     holders = [holder for holder in (by_username, by_email) if holder is not None]
     if holders and all(holder.is_account(row.user_id) for holder in holders):
         return _refused(number, "other_names", FieldError("other_names", OTHER_NAMES, "/id"))
@@ -221,5 +221,5 @@ def _existing(number: int, row: Row, by_username: _Holder | None, by_email: _Hol
     return _refused(number, "id_taken", FieldError("id_taken", "Another account has this id.", "/id"))
 
 
-def _refused(number: int, code: str, problem: FieldError) -> Report:
-    return Report(number, Outcome.REFUSED, None, code, problem.detail, (problem,))
+def _refused(number: int, code: str, problem: FieldError) -> RowReport:
+    return RowReport(number, RowOutcome.REFUSED, None, code, problem.detail, (problem,))

@@ -14,7 +14,7 @@ from usermgmt.http.context import caller, renewal, runtime
 from usermgmt.http.streams import NDJSON, streamed
 from usermgmt.http.uploads import Upload
 from usermgmt.imports import service
-from usermgmt.imports.batches import Outcome, Report
+from usermgmt.imports.batches import RowOutcome, RowReport
 from usermgmt.imports.reading import Format, Line, UnreadableFile, read_lines
 from usermgmt.imports.schemas import ImportedRow, ImportOut, ImportQuery
 from usermgmt.imports.service import TooManyRefused, Totals
@@ -74,5 +74,5 @@ async def _documents(
         yield [ImportOut.of(totals, is_dry_run=query.dry_run, fault=fault)]
 
 
-def _is_told(report: Report, query: ImportQuery) -> bool:
-    return query.report == "all" or report.outcome is Outcome.REFUSED
+def _is_told(report: RowReport, query: ImportQuery) -> bool:
+    return query.report == "all" or report.outcome is RowOutcome.REFUSED

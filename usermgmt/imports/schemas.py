@@ -8,7 +8,7 @@ from pydantic import Field
 
 from usermgmt.errors import ApiError
 from usermgmt.http.fields import RequestModel
-from usermgmt.imports.batches import Report
+from usermgmt.imports.batches import RowReport
 from usermgmt.imports.service import Totals
 
 
@@ -38,7 +38,7 @@ class ImportedRow(msgspec.Struct, omit_defaults=True):
     errors: list[ImportedRowError] = []
 
     @classmethod
-    def of(cls, report: Report) -> "ImportedRow":
+    def of(cls, report: RowReport) -> "ImportedRow":
         """One row's outcome as a document."""
         errors = [ImportedRowError(each.pointer, each.code, each.detail) for each in report.errors]
         return cls(report.line, str(report.outcome), report.user_id, report.code, report.detail, errors)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from usermgmt.errors import ApiError, Malformed
-from usermgmt.imports.batches import Outcome, Report, carry_out
+from usermgmt.imports.batches import RowOutcome, RowReport, carry_out
 from usermgmt.imports.reading import Line
 from usermgmt.imports.rows import Row, read_row
 from usermgmt.runtime import Runtime
@@ -38,7 +38,7 @@ class Totals:
     refused: int = 0
     last_line: int = 0
 
-    def add(self, reports: Sequence[Report]) -> None:
+    def add(self, reports: Sequence[RowReport]) -> None:
         """Count more rows."""
         for report in reports:
             setattr(self, report.outcome, getattr(self, report.outcome) + 1)
@@ -52,7 +52,7 @@ async def import_users(
     *,
     renew: Renew | None = None,
     is_dry_run: bool = False,
-) -> AsyncGenerator[list[Report], None]:
+) -> AsyncGenerator[list[RowReport], None]:
     """Make the accounts that the lines describe, and report batch by batch.
 
     The caller must hold `users:write` over everything; `renew` asks before each batch whether that is so still. Raises
@@ -60,7 +60,7 @@ async def import_users(
     imports, and `DatabaseUnavailable`; the batches that were reported stay.
     """
     most = 1 if runtime.database.is_sqlite else AT_ONCE
-    under_way: deque[asyncio.Task[list[Report]]] = deque()
+    under_way: deque[asyncio.Task[list[RowReport]]] = deque()
     refused = 0
     try:
         while batch := await _next_batch(runtime, lines):
@@ -69,7 +69,7 @@ async def import_users(
             if len(under_way) > most:
                 reports = await under_way.popleft()
                 yield reports
-                refused += sum(report.outcome is Outcome.REFUSED for report in reports)
+                refused += sum(report.outcome is RowOutcome.REFUSED for report in reports)
                 if refused > MOST_REFUSED and not caller.is_operator:
                     break
         is_cut = bool(batch)

@@ -54,7 +54,7 @@ async def _explain(runtime: Runtime, view: UserView, permission: Permission, tar
         grants = await roles.list_grants(session, view.user.id)
         records = await roles.find_roles(session, {grant.role for grant in grants})
         names = {group.id: group.name for group in await groups.list_groups(session)}
-        exceeds = target is not None and not (await roles.find_rights(session, view.user.id)).cover(
+        exceeds = target is not None and not (await roles.find_rights(session, view.user.id)).covers(
             await roles.find_rights(session, target.user.id)
         )
     if view.user.status != Status.ACTIVE:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TextIO
 import click
 import msgspec
 
-from usermgmt.imports.batches import Outcome, Report
+from usermgmt.imports.batches import RowOutcome, RowReport
 from usermgmt.imports.exporting import export_users, write_cells
 from usermgmt.imports.reading import Format, read_lines
 from usermgmt.imports.schemas import ImportedRow
@@ -62,7 +62,7 @@ async def import_file(
             for each in reports:
                 if out is not None:
                     out.write(to_json(_document(each)) + "\n")
-                if each.outcome is Outcome.REFUSED and told < MOST_TOLD:
+                if each.outcome is RowOutcome.REFUSED and told < MOST_TOLD:
                     told += 1
                     click.echo(to_json(_document(each)) if console.is_json else _line(each), err=not console.is_json)
             if size := _size_of(source):
@@ -165,12 +165,12 @@ def _size_of(source: BinaryIO) -> int:
     return 0 if source is sys.stdin.buffer else os.fstat(source.fileno()).st_size
 
 
-def _document(report: Report) -> dict[str, Any]:
+def _document(report: RowReport) -> dict[str, Any]:
     """A row's outcome as the API tells it."""
     document: dict[str, Any] = msgspec.to_builtins(ImportedRow.of(report))
     return document
 
 
-def _line(report: Report) -> str:
+def _line(report: RowReport) -> str:
     errors: Sequence[str] = [f"{(each.pointer or '').removeprefix('/')}: {each.detail}" for each in report.errors]
     return f"line {report.line}: {'; '.join(errors) or report.detail}"

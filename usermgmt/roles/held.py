@@ -33,7 +33,7 @@ def held_grants(user_id: InstrumentedAttribute[UUID] | UUID, *, among: str | Non
 def held_roles(
     user_id: InstrumentedAttribute[UUID] | ColumnElement[UUID], *, among: str | None = None
 ) -> ScalarSelect[str | None]:
-    """The names of the roles that the account holds over everything, for `names_of`."""
+    """The names of the roles that the account holds over everything, for `role_names_of`."""
     # the scope is not a condition of the rows: for two conditions PostgreSQL 18 would skip through the holders' index
     names = func.aggregate_strings(RoleGrant.role, ROW).filter(RoleGrant.scope == EVERYTHING)
     return select(names).where(RoleGrant.user_id == user_id, *among_wanted(RoleGrant.user_id, among)).scalar_subquery()
@@ -54,6 +54,6 @@ def rights_of_grants(grants: str | None) -> Rights:
 
 
 @functools.lru_cache(REMEMBERED)
-def names_of(roles: str | None) -> tuple[str, ...]:
+def role_names_of(roles: str | None) -> tuple[str, ...]:
     """The names in order."""
     return tuple(sorted(roles.split(ROW))) if roles else ()

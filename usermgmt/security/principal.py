@@ -76,7 +76,7 @@ class Caller:
 
     def covers(self, rights: Rights) -> bool:
         """Whether the caller holds all of these: nobody grants or touches what exceeds their own rights."""
-        return self.rights.cover(rights)
+        return self.rights.covers(rights)
 
 
 Renew = Callable[[], Awaitable[Caller]]

@@ -36,7 +36,7 @@ class Acquaintance:
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
+class RefreshedSession:
     """A session as it stands after a refresh."""
 
     user_id: UUID
@@ -170,7 +170,7 @@ async def update_generation(
     presented: int,
     now: datetime,
     idle_expires_at: datetime,
-) -> Generation | None:
+) -> RefreshedSession | None:
     """Move a live session from the presented generation to the next; None unless this very statement did it."""
     values = {
         "of_user": user_id,
@@ -181,7 +181,9 @@ async def update_generation(
         "idle_until": idle_expires_at,
     }
     moved = (await session.execute(_MOVE, values)).one_or_none()
-    return None if moved is None else Generation(user_id, session_id, presented + 1, idle_expires_at, moved.expires_at)
+    if moved is None:
+        return None
+    return RefreshedSession(user_id, session_id, presented + 1, idle_expires_at, moved.expires_at)
 
 
 async def update_revoked(

@@ -12,8 +12,8 @@ from usermgmt.http.context import caller, principal, runtime
 from usermgmt.permissions import Permission
 from usermgmt.roles.service import ExceedsOwnRights
 from usermgmt.sessions import service
-from usermgmt.sessions.schemas import RevokeSessions, SessionsOut, Which
-from usermgmt.sessions.service import SessionNotFound
+from usermgmt.sessions.schemas import RevokeSessions, SessionsOut
+from usermgmt.sessions.service import SessionNotFound, WhichSessions
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/api/users/<user_ref:user_id>/sessions")
 
@@ -37,7 +37,7 @@ async def list_sessions(user_id: UUID) -> Response:
 @refuses(UserNotFound, ExceedsOwnRights)
 async def revoke_sessions(user_id: UUID, query: RevokeSessions) -> Response:
     """End all sessions of a user, or with `scope=others` all but this one."""
-    keep_current = query.scope is Which.OTHERS
+    keep_current = query.scope is WhichSessions.OTHERS
     await service.revoke_sessions(runtime(), caller(), user_id, keep_current=keep_current)
     return no_content()
 

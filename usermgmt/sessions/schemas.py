@@ -1,7 +1,7 @@
 """What goes out of the routes of sessions, and what may be asked."""
 
 from collections.abc import Sequence
-from enum import StrEnum
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -9,19 +9,13 @@ import msgspec
 from usermgmt.http.answers import Timestamp, timestamp
 from usermgmt.http.fields import RequestModel
 from usermgmt.sessions.models import Session
-
-
-class Which(StrEnum):
-    """Which of the sessions end."""
-
-    ALL = "all"
-    OTHERS = "others"
+from usermgmt.sessions.service import WhichSessions
 
 
 class RevokeSessions(RequestModel):
     """All sessions, or all but the one that calls."""
 
-    scope: Which = Which.ALL
+    scope: Literal[WhichSessions.ALL, WhichSessions.OTHERS] = WhichSessions.ALL
 
 
 class SessionOut(msgspec.Struct, kw_only=True):

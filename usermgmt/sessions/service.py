@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,6 +30,14 @@ MOST_COUNTED = 10_000
 
 
 metrics.expect(metrics.sessions_revoked, RevocationReason)
+
+
+class WhichSessions(StrEnum):
+    """Which of the caller's sessions, or of an account's, end."""
+
+    THIS = "this"
+    OTHERS = "others"
+    ALL = "all"
 
 
 class SessionNotFound(NotFound):

@@ -31,7 +31,7 @@ from usermgmt.users.service import (
     FieldNotPermitted,
     UserView,
     admin_kept,
-    names_of,
+    login_names_of,
     take_names,
     view_of,
 )
@@ -227,11 +227,11 @@ def _bounded(attributes: dict[str, Any]) -> dict[str, Any]:
 
 async def write_version(session: AsyncSession, user: User, values: dict[str, Any], now: datetime) -> User:
     """Write columns and the next version, exchanging login names where they change."""
-    before = names_of(user)
+    before = login_names_of(user)
     updated = await queries.update_user(session, user.id, version=user.version, values={**values, "updated_at": now})
     if updated is None:
         raise UserChanged
-    after = names_of(updated)
+    after = login_names_of(updated)
     for name in sorted(name for name, kind in before.items() if after.get(name) != kind):
         await queries.delete_login_name(session, name, user_id=user.id)
     taken = {name: kind for name, kind in after.items() if before.get(name) != kind}

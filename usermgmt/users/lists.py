@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.groups.reach import ids_of
 from usermgmt.permissions import EVERYONE, Reach
-from usermgmt.roles.held import names_of
+from usermgmt.roles.held import role_names_of
 from usermgmt.storage.explain import estimate_rows
 from usermgmt.storage.pages import Position
 from usermgmt.storage.rows import Rows
@@ -214,7 +214,7 @@ def _values(filters: Filters) -> dict[str, Any]:
 def _listed(row: Sequence[Any]) -> FoundUser:
     """The row's columns are the fields; roles and groups are joined texts."""
     roles, groups = row[-2:]
-    return FoundUser._make((*row[:-2], names_of(roles), ids_of(groups)))
+    return FoundUser._make((*row[:-2], role_names_of(roles), ids_of(groups)))
 
 
 def _is_sqlite(session: AsyncSession) -> bool:

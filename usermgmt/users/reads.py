@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ScalarSelect, Select, select
 
 from usermgmt.groups.reach import held_groups, ids_of
-from usermgmt.roles.held import held_roles, names_of
+from usermgmt.roles.held import held_roles, role_names_of
 from usermgmt.storage.rows import Rows
 from usermgmt.storage.wanted import DISTRIBUTED, is_wanted, kind_of, wanted, wanted_values
 from usermgmt.users.models import User
@@ -42,7 +42,7 @@ async def fetch_users(rows: Rows, user_ids: Sequence[UUID]) -> Mapping[UUID, Rea
     kind = kind_of(rows.connection)
     values = wanted_values(kind, ("id",), [(user_id,) for user_id in user_ids])
     found = await rows.fetch(_statement(kind), values)
-    read = [ReadUser(names_of(roles), ids_of(groups), *columns) for roles, groups, *columns in found]
+    read = [ReadUser(role_names_of(roles), ids_of(groups), *columns) for roles, groups, *columns in found]
     return {user.id: user for user in read}
 
 

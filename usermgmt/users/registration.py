@@ -21,7 +21,7 @@ from usermgmt.security.principal import Caller
 from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.users import queries
 from usermgmt.users.models import Status, User
-from usermgmt.users.service import FieldNotPermitted, UserView, list_taken, names_of, raise_taken, take_names
+from usermgmt.users.service import FieldNotPermitted, UserView, list_taken, login_names_of, raise_taken, take_names
 
 CREATED = 201
 
@@ -61,7 +61,8 @@ async def register_user(
         raise FieldNotPermitted
     user = new_account(new, runtime.clock.now())
     async with runtime.database.read() as session:
-        taken = await list_taken(session, names_of(user))  # first: whoever took them under this key has answered by now
+        # first: whoever took them under this key has answered by now
+        taken = await list_taken(session, login_names_of(user))
         if once is not None and (answer := await idempotency.find_answer(session, once.request, now=user.created_at)):
             return answer
     raise_taken(taken)
@@ -97,7 +98,7 @@ def new_account(new: NewUser, now: datetime) -> User:
 async def insert_account(session: AsyncSession, caller: Caller, user: User, granted: Sequence[str]) -> UserView:
     """Add an account with its names, its roles and its record. Refused: `UsernameTaken`, `EmailTaken`."""
     now = user.created_at
-    await take_names(session, user.id, names_of(user))
+    await take_names(session, user.id, login_names_of(user))
     await queries.insert_user(session, user)
     for role in granted:
         await role_queries.insert_grant(session, user.id, role, granted_by=caller.user_id, at=now)

@@ -183,7 +183,7 @@ async def view_of(session: AsyncSession, user: User) -> UserView:
     return UserView(user, names[user.id], groups[user.id])
 
 
-def names_of(user: User) -> dict[str, NameKind]:
+def login_names_of(user: User) -> dict[str, NameKind]:
     """The names that sign in to an account. A username may be the account's own address: then it is one name."""
     return {user.email_key: NameKind.EMAIL, user.username_key: NameKind.USERNAME}
 
