@@ -45,7 +45,7 @@ def header(name: str) -> str | None:
     return request.headers.get(name)
 
 
-def asked() -> str:
+def method_and_path() -> str:
     """The request's method and path."""
     return f"{request.method} {request.path}"
 

@@ -17,7 +17,7 @@ class IdempotencyKey(Base):
         Index("ix_idempotency_keys_expires", "expires_at"),
     )
 
-    principal: Mapped[str] = mapped_column(String(64))
+    asker: Mapped[str] = mapped_column("principal", String(64))  # `user:` and an id, or `address:` and an address
     key: Mapped[str] = mapped_column(String(255))
     digest: Mapped[str] = mapped_column(String(64))
     status: Mapped[int] = mapped_column(Integer)

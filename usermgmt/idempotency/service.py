@@ -39,11 +39,11 @@ class AnsweredMeanwhile(Exception):
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """A request under a key: who asks, the key, and keyed digests of what is asked: the one that is stored, and those
-    that may have been stored under other root secrets.
+    """A request under a key: who asks (an account, or an address), the key, and keyed digests of what is asked: the one
+    that is stored, and those that may have been stored under other root secrets.
     """
 
-    principal: str
+    asker: str
     key: str
     digest: str
     others: tuple[str, ...] = ()
@@ -57,16 +57,16 @@ class StoredAnswer:
     body: str
 
 
-def idempotent_request(principal: str, key: str, content: bytes, *, secrets: Secrets) -> IdempotentRequest:
+def idempotent_request(asker: str, key: str, content: bytes, *, secrets: Secrets) -> IdempotentRequest:
     """Name a request. The digest is keyed, since the content may hold a password."""
     digest = secrets.making_key(Purpose.IDEMPOTENCY).sign(content).hex()
     others = tuple(each.sign(content).hex() for each in secrets.all(Purpose.IDEMPOTENCY))
-    return IdempotentRequest(principal, key, digest, others)
+    return IdempotentRequest(asker, key, digest, others)
 
 
 async def find_answer(session: AsyncSession, request: IdempotentRequest, *, now: datetime) -> StoredAnswer | None:
     """The stored answer, if this request was answered before; `IdempotencyKeyReused` if another one was."""
-    found = await queries.find_answer(session, request.principal, request.key, now=now)
+    found = await queries.find_answer(session, request.asker, request.key, now=now)
     if found is None:
         return None
     if found.digest not in (request.digest, *request.others):
@@ -77,7 +77,7 @@ async def find_answer(session: AsyncSession, request: IdempotentRequest, *, now:
 async def claim_key(session: AsyncSession, request: IdempotentRequest, *, now: datetime) -> None:
     """Take the key within a transaction, or raise `AnsweredMeanwhile`."""
     claimed = await queries.insert_claim(
-        session, request.principal, request.key, digest=request.digest, now=now, expires_at=now + ANSWER_LIFETIME
+        session, request.asker, request.key, digest=request.digest, now=now, expires_at=now + ANSWER_LIFETIME
     )
     if not claimed:
         raise AnsweredMeanwhile
@@ -85,7 +85,7 @@ async def claim_key(session: AsyncSession, request: IdempotentRequest, *, now: d
 
 async def store_answer(session: AsyncSession, request: IdempotentRequest, *, status: int, body: str) -> None:
     """Store the answer in the same transaction."""
-    await queries.update_answer(session, request.principal, request.key, status=status, body=body)
+    await queries.update_answer(session, request.asker, request.key, status=status, body=body)
 
 
 @repeated_on_conflict

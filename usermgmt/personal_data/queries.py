@@ -40,4 +40,4 @@ async def delete_account(session: AsyncSession, user: User) -> None:
 async def delete_stored_answers(session: AsyncSession, user_id: UUID) -> None:
     """Forget the stored answers that were given to an account, or that tell of it."""
     told = IdempotencyKey.body.contains(str(user_id), autoescape=True)
-    await session.execute(delete(IdempotencyKey).where((IdempotencyKey.principal == f"user:{user_id}") | told))
+    await session.execute(delete(IdempotencyKey).where((IdempotencyKey.asker == f"user:{user_id}") | told))

@@ -9,7 +9,7 @@ import msgspec
 from usermgmt.errors import InvalidHeader
 from usermgmt.http.answers import Answer, answer, encode, entity_tag, json_response, versioned
 from usermgmt.http.body import raw_body
-from usermgmt.http.context import asked, caller, client, header, renewal, runtime
+from usermgmt.http.context import caller, client, header, method_and_path, renewal, runtime
 from usermgmt.http.paging import cursors_of, links, may_lag
 from usermgmt.idempotency.service import StoredAnswer, idempotent_request
 from usermgmt.storage.pages import Position
@@ -73,7 +73,7 @@ async def once() -> Once | None:
         raise InvalidHeader(f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} printable characters.")
     user_id = caller().user_id
     asker = f"user:{user_id}" if user_id is not None else f"address:{client().address}"
-    content = f"{asked()}\n".encode() + await raw_body()
+    content = f"{method_and_path()}\n".encode() + await raw_body()
     named = idempotent_request(asker, key, content, secrets=runtime().secrets)
     return Once(named, lambda view: encode(UserOut.of(view)).decode())
 
