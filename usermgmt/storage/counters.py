@@ -95,11 +95,13 @@ class _Owed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """A request that waits for Valkey: seconds until its budget is whole, or None where nobody answers."""
+    """A request that waits for Valkey. The answer is whether it is admitted and the seconds until its budget is whole,
+    or None where nobody answers.
+    """
 
     key: str
     count: int
-    seconds: float
+    period_seconds: float
     answer: asyncio.Future[tuple[bool, float] | None]
 
 
@@ -178,7 +180,7 @@ class ValkeyStore:
         answer = await ask.answer
         if answer is None:
             return await self._alone.spend(key, count, period)
-        return spent(*answer, count, ask.seconds)
+        return spent(*answer, count, ask.period_seconds)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -205,7 +207,7 @@ class ValkeyStore:
 
     async def _call(self, batch: list[_Ask]) -> list[tuple[bool, float]]:
         """One call of the script. Raises `TimeoutError`, and whatever the client library raises."""
-        arguments = [argument for ask in batch for argument in (ask.count, round(ask.seconds * 1e6))]
+        arguments = [argument for ask in batch for argument in (ask.count, round(ask.period_seconds * 1e6))]
         calling = asyncio.ensure_future(cast("Awaitable[Any]", self._script([ask.key for ask in batch], arguments)))
         for _ in range(2):  # after a pause of this process an answer may have come that nobody has read yet
             await asyncio.wait((calling,), timeout=self._timeout / 2)

@@ -5,7 +5,7 @@ Whoever acts on an account must hold every right that the account holds; and wha
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
@@ -27,14 +27,7 @@ from usermgmt.sessions.models import RevocationReason
 from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.users import ownership, queries
 from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status, User
-from usermgmt.users.service import (
-    FieldNotPermitted,
-    UserView,
-    admin_kept,
-    login_names_of,
-    take_names,
-    view_of,
-)
+from usermgmt.users.service import FieldNotPermitted, UserView, admin_kept, login_names_of, take_names, view_of
 
 
 class UserNotDeleted(Conflict):
@@ -63,6 +56,15 @@ class Changes(TypedDict, total=False):
     roles: list[str]
 
 
+Expected = Callable[[int], bool]
+"""Whether a change is for the version that an account has."""
+
+
+def any_version(_version: int) -> bool:
+    """Whichever version it has."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """A wish to change an account: what to set, what proves that it is the owner, and which versions it is for.
@@ -70,9 +72,9 @@ class Demand:
     `merge_attributes`, when given, makes the new attributes from the present ones (RFC 7396).
     """
 
-    changes: Changes = field(default_factory=dict)  # type: ignore[assignment]  # an empty TypedDict is a dict
+    changes: Changes
     current_password: str | None = None
-    is_expected: Callable[[int], bool] = lambda _: True
+    is_expected: Expected = any_version
     merge_attributes: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
@@ -100,7 +102,7 @@ async def update_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: D
     now = runtime.clock.now()
     may_remove_admin = "status" in changes or "roles" in changes
     async with runtime.database.begin() as session, admin_kept(session, needed=may_remove_admin):
-        user = await held_user(session, caller, user_id, demand, reach)
+        user = await held_user(session, caller, user_id, reach, is_expected=demand.is_expected)
         if verified is not None and user.password_changed_at != verified.password_changed_at:
             raise UserChanged
         _refuse_own_name(runtime, user, changes)
@@ -112,19 +114,26 @@ async def update_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: D
 
 
 @repeated_on_conflict
-async def delete_user(runtime: Runtime, caller: Caller, user_id: UUID, demand: Demand) -> None:
+async def delete_user(
+    runtime: Runtime,
+    caller: Caller,
+    user_id: UUID,
+    *,
+    current_password: str | None = None,
+    is_expected: Expected = any_version,
+) -> None:
     """Delete an account: it leaves every answer, its sessions end, its names stay reserved until it is erased.
 
     Refused: `UserNotFound`, `ExceedsOwnRights`, `UserChanged`, `LastAdmin`; for one's own account also
     `PermissionMissing`, `WrongCurrentPassword`, `TooManyAttempts`, `Overloaded` and, without `users:delete`,
     `RecentSignInRequired`.
     """
-    has_to_prove = demand.current_password is not None or not caller.has(Permission.USERS_DELETE)
+    has_to_prove = current_password is not None or not caller.has(Permission.USERS_DELETE)
     if caller.is_user(user_id) and has_to_prove:
-        await ownership.confirm_owner(runtime, caller, user_id, demand.current_password)
+        await ownership.confirm_owner(runtime, caller, user_id, current_password)
     now, reach = runtime.clock.now(), caller.reach(Permission.USERS_DELETE, or_own=True)
     async with runtime.database.begin() as session, admin_kept(session):
-        user = await held_user(session, caller, user_id, demand, reach)
+        user = await held_user(session, caller, user_id, reach, is_expected=is_expected)
         await write_version(session, user, {"deleted_at": now}, now)
         await sessions.end_all_sessions(session, caller, user_id, at=now, reason=RevocationReason.USER_DELETED)
         await audit.record(session, Event.USER_DELETED, caller=caller, at=now, user_id=user_id)
@@ -161,7 +170,9 @@ async def _refuse_early(runtime: Runtime, caller: Caller, user_id: UUID, reach: 
         await roles.check_covered(session, caller, user_id)
 
 
-async def held_user(session: AsyncSession, caller: Caller, user_id: UUID, demand: Demand, reach: Reach) -> User:
+async def held_user(
+    session: AsyncSession, caller: Caller, user_id: UUID, reach: Reach, *, is_expected: Expected = any_version
+) -> User:
     """The account, held against other writers, after all that may refuse the caller has had its say."""
     user = await queries.find_user_for_update(session, user_id, reach)
     if user is None and caller.is_user(user_id):
@@ -170,7 +181,7 @@ async def held_user(session: AsyncSession, caller: Caller, user_id: UUID, demand
         raise UserNotFound
     if not caller.is_user(user_id):
         await roles.check_covered(session, caller, user_id)
-    if not demand.is_expected(user.version):
+    if not is_expected(user.version):
         raise UserChanged
     return user
 

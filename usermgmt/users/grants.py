@@ -17,7 +17,7 @@ from usermgmt.roles.service import ExceedsOwnRights
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
 from usermgmt.storage.faults import repeated_on_conflict
-from usermgmt.users.changes import Demand, held_user, write_version
+from usermgmt.users.changes import held_user, write_version
 from usermgmt.users.models import User
 from usermgmt.users.service import admin_kept
 
@@ -67,4 +67,4 @@ async def _held_with_role(session: AsyncSession, caller: Caller, user_id: UUID, 
         raise roles.RoleNotFound
     if not caller.covers(roles.rights_of(record, group=group)):
         raise ExceedsOwnRights
-    return await held_user(session, caller, user_id, Demand(), reach)
+    return await held_user(session, caller, user_id, reach)

@@ -194,9 +194,7 @@ async def patch_user(user_id: UUID, body: PatchUser) -> Response:
 async def delete_user(user_id: UUID, body: DeleteUser | None) -> Response:
     """Delete a user; an administrator can restore it until it is erased."""
     password = body.current_password if body is not None else None
-    await changes.delete_user(
-        runtime(), caller(), user_id, Demand(current_password=password, is_expected=expected_version())
-    )
+    await changes.delete_user(runtime(), caller(), user_id, current_password=password, is_expected=expected_version())
     return no_content()
 
 
