@@ -24,7 +24,6 @@ from usermgmt.storage.pages import Page, Position, page_of
 from usermgmt.telemetry import metrics
 
 MAX_TARGET = 320
-MAX_USER_AGENT = 512
 MAX_DETAILS_BYTES = 4 * 1024
 STREAM_BATCH = 500
 OPERATOR_NAME = "operator"
@@ -58,7 +57,7 @@ async def record(
     personal = {
         "actor_name": principal.username if principal else (OPERATOR_NAME if caller.is_operator else None),
         "address": caller.client.address,
-        "user_agent": (caller.client.user_agent or "")[:MAX_USER_AGENT] or None,
+        "user_agent": caller.client.user_agent,
     }
     parts = personal_parts(**personal, login_name=target_id if target_type == TargetType.LOGIN_NAME else None)
     await queries.insert_event(

@@ -176,7 +176,7 @@ FILES: dict[str, str] = {
 LINES: dict[str, str] = {
     "ImportOut": (
         f'{{"line": 1, "outcome": "created", "id": "{USER["id"]}"}}\n'
-        '{"line": 2, "outcome": "refused", "code": "username_taken", "detail": "This username is taken."}\n'
+        '{"line": 2, "outcome": "refused", "code": "username_taken", "detail": "Another account has this username."}\n'
         '{"created": 1, "exists": 0, "refused": 1, "dry_run": false}\n'
     ),
 }

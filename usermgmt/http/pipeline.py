@@ -31,7 +31,7 @@ from usermgmt.http.converters import ME
 from usermgmt.http.problems import problem_response
 from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
-from usermgmt.security.principal import Caller, Client, Principal, Renew
+from usermgmt.security.principal import MAX_USER_AGENT, Caller, Client, Principal, Renew
 from usermgmt.security.tokens import AccessClaims
 from usermgmt.telemetry import metrics, timing
 from usermgmt.telemetry.logs import ACCESS
@@ -41,7 +41,6 @@ ClientRefuser = Callable[[Runtime, Client, str | None], None]
 PrincipalRefuser = Callable[[Runtime, Caller], None]
 RefusalRecorder = Callable[[Runtime, Caller, str, str], Awaitable[None]]
 
-MAX_USER_AGENT = 512
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{8,128}")
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] ([A-Za-z0-9._~+/=-]+)")
 _CSP = "default-src 'none'; frame-ancestors 'none'"

@@ -20,6 +20,7 @@ from usermgmt.roles.service import rights_of
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
 from usermgmt.storage.faults import RepeatableConflict
+from usermgmt.users.service import EmailTaken, UsernameTaken
 
 MOST_TRIES = 5
 HASH_PAUSE = 0.5  # seconds
@@ -118,7 +119,7 @@ class _Batch:
             if isinstance(row, ApiError):
                 self._reports[number] = RowReport(number, RowOutcome.REFUSED, None, row.code, row.detail, row.errors)
             elif (problem := allowed.problem(row)) is not None:
-                self._reports[number] = _refused(number, problem.code, problem)
+                self._reports[number] = _refused(number, problem)
             else:
                 self._rows[number] = row
 
@@ -213,13 +214,13 @@ def _existing(number: int, row: Row, by_username: _Holder | None, by_email: _Hol
         return RowReport(number, RowOutcome.EXISTS, by_username.user_id)
     holders = [holder for holder in (by_username, by_email) if holder is not None]
     if holders and all(holder.is_account(row.user_id) for holder in holders):
-        return _refused(number, "other_names", FieldError("other_names", OTHER_NAMES, "/id"))
+        return _refused(number, FieldError("other_names", OTHER_NAMES, "/id"))
     if by_username is not None and not by_username.is_account(row.user_id):
-        return _refused(number, "username_taken", FieldError("username_taken", "This username is taken.", "/username"))
+        return _refused(number, FieldError(UsernameTaken.code, UsernameTaken.detail, "/username"))
     if by_email is not None and not by_email.is_account(row.user_id):
-        return _refused(number, "email_taken", FieldError("email_taken", "This address is taken.", "/email"))
-    return _refused(number, "id_taken", FieldError("id_taken", "Another account has this id.", "/id"))
+        return _refused(number, FieldError(EmailTaken.code, EmailTaken.detail, "/email"))
+    return _refused(number, FieldError("id_taken", "Another account has this id.", "/id"))
 
 
-def _refused(number: int, code: str, problem: FieldError) -> RowReport:
-    return RowReport(number, RowOutcome.REFUSED, None, code, problem.detail, (problem,))
+def _refused(number: int, problem: FieldError) -> RowReport:
+    return RowReport(number, RowOutcome.REFUSED, None, problem.code, problem.detail, (problem,))

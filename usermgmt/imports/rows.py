@@ -1,6 +1,5 @@
 """What a row of an import holds, and the checks that it shares with the requests that make accounts."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,12 +11,10 @@ from usermgmt.security.foreign_hashes import HashRefused
 from usermgmt.security.foreign_spellings import recognised
 from usermgmt.security.names import InvalidName, canonical_email, display_name_problem, prefix_key, username_key
 from usermgmt.security.password_policy import PasswordPolicy
-from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status
+from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, MAX_ROLES, Status, are_attributes_too_long
 
-MAX_ROLES = 20
 MAX_GROUPS = 100
 MAX_HASH_CHARACTERS = 4096
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 IGNORED = frozenset({"version", "updated_at"})
 """Fields of an exported account that a new one has of its own."""
 
@@ -181,7 +178,7 @@ class _Reader:
         if not isinstance(value, dict):
             self._refuse("attributes", "wrong_type", "This must be an object.")
             return None
-        if value and len(_encode(value).encode()) > MAX_ATTRIBUTES_BYTES:
+        if are_attributes_too_long(value):
             self._refuse("attributes", "too_long", f"They are longer than {MAX_ATTRIBUTES_BYTES} bytes of JSON.")
         return value
 

@@ -8,10 +8,14 @@ from uuid import UUID
 from usermgmt.permissions import Permission, Reach, Rights
 from usermgmt.security.address import network_of
 
+MAX_USER_AGENT = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request came from, as far as the server vouches for it."""
+    """Where a request came from, as far as the server vouches for it. `user_agent` has at most `MAX_USER_AGENT`
+    characters.
+    """
 
     address: str | None = None
     user_agent: str | None = None

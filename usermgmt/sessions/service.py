@@ -23,7 +23,6 @@ from usermgmt.sessions.queries import Acquaintance
 from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.telemetry import metrics
 
-MAX_USER_AGENT = 512
 BATCH = 500
 SAMPLE_INTERVAL = timedelta(seconds=15)
 MOST_COUNTED = 10_000
@@ -63,8 +62,9 @@ async def open_session(
     The caller of this function holds the user's row, or two sign-ins at once could leave one session too many.
     """
     tokens, client = runtime.settings.tokens, caller.client
-    user_agent = (client.user_agent or "")[:MAX_USER_AGENT] or None
-    acquaintance = await queries.find_acquaintance(session, user_id, network=client.network, user_agent=user_agent)
+    acquaintance = await queries.find_acquaintance(
+        session, user_id, network=client.network, user_agent=client.user_agent
+    )
     opened = await queries.insert_session(
         session,
         user_id=user_id,
@@ -74,7 +74,7 @@ async def open_session(
         expires_at=at + tokens.session_lifetime,
         address=client.address,
         network=client.network,
-        user_agent=user_agent,
+        user_agent=client.user_agent,
     )
     reason = RevocationReason.TOO_MANY_SESSIONS
     ended = await queries.update_oldest_revoked(session, user_id, keep=tokens.max_sessions, now=at, reason=reason)

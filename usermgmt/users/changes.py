@@ -26,7 +26,7 @@ from usermgmt.sessions import service as sessions
 from usermgmt.sessions.models import RevocationReason
 from usermgmt.storage.faults import repeated_on_conflict
 from usermgmt.users import ownership, queries
-from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status, User
+from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status, User, are_attributes_too_long
 from usermgmt.users.service import FieldNotPermitted, UserView, admin_kept, login_names_of, take_names, view_of
 
 
@@ -231,7 +231,7 @@ def _is_same(present: Any, wanted: Any) -> bool:
 
 def _bounded(attributes: dict[str, Any]) -> dict[str, Any]:
     """Refuse a merge that outgrew what an account may carry."""
-    if len(json.dumps(attributes, ensure_ascii=False).encode()) > MAX_ATTRIBUTES_BYTES:
+    if are_attributes_too_long(attributes):
         raise ValidationFailed([_ATTRIBUTES_TOO_LONG])
     return attributes
 

@@ -1,6 +1,7 @@
 """The tables of accounts: the account itself, and the names that sign in to it."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -12,6 +13,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 from usermgmt.storage.types import Base, UtcDateTime, json_document, key_text, long_text
 
 MAX_ATTRIBUTES_BYTES = 8 * 1024
+MAX_ROLES = 20
+"""How many roles one request, or one row of an import, may name."""
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def are_attributes_too_long(attributes: Mapping[str, Any]) -> bool:
+    """Whether they are more, as JSON, than an account may carry."""
+    return bool(attributes) and len(_encode(attributes).encode()) > MAX_ATTRIBUTES_BYTES
 
 
 class Status(StrEnum):

@@ -1,6 +1,5 @@
 """What goes in and out of the routes of accounts."""
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
@@ -15,6 +14,9 @@ from usermgmt.http.patterns import ROLE_NAME
 from usermgmt.roles.queries import Grant
 from usermgmt.runtime import Runtime
 from usermgmt.security.names import (
+    MAX_DISPLAY_NAME,
+    MAX_EMAIL,
+    MAX_USERNAME,
     InvalidName,
     canonical_email,
     display_name_problem,
@@ -23,11 +25,9 @@ from usermgmt.security.names import (
     username_key,
 )
 from usermgmt.users.lists import Count, Filters, FoundUser, Order
-from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, Status, User
+from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, MAX_ROLES, Status, User, are_attributes_too_long
 from usermgmt.users.reads import ReadUser
 from usermgmt.users.service import UserView
-
-MAX_ROLES = 20
 
 
 def _username(value: str) -> str:
@@ -53,7 +53,7 @@ def _display_name(value: str) -> str:
 
 
 def _attributes(value: dict[str, Any]) -> dict[str, Any]:
-    if len(json.dumps(value, ensure_ascii=False).encode()) > MAX_ATTRIBUTES_BYTES:
+    if are_attributes_too_long(value):
         raise refused("too_long", f"The attributes are longer than {MAX_ATTRIBUTES_BYTES} bytes of JSON.")
     return value
 
@@ -63,11 +63,13 @@ def _format(name: str, **more: Any) -> dict[str, Any]:
 
 
 Username = Annotated[
-    str, AfterValidator(_username), Field(json_schema_extra=_format("username", minLength=1, maxLength=64))
+    str, AfterValidator(_username), Field(json_schema_extra=_format("username", minLength=1, maxLength=MAX_USERNAME))
 ]
-Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra=_format("email", maxLength=254))]
+Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra=_format("email", maxLength=MAX_EMAIL))]
 DisplayName = Annotated[
-    str, AfterValidator(_display_name), Field(json_schema_extra=_format("display-name", minLength=1, maxLength=100))
+    str,
+    AfterValidator(_display_name),
+    Field(json_schema_extra=_format("display-name", minLength=1, maxLength=MAX_DISPLAY_NAME)),
 ]
 Password = Annotated[str, Field(json_schema_extra=_format("password", minLength=1))]
 Attributes = Annotated[dict[str, Any], AfterValidator(_attributes)]
