@@ -56,6 +56,7 @@ MORE_FILES = {
         "lists",
         "list_statements",
         "reads",
+        "rows",
         "registration",
         "changes",
         "grants",
@@ -158,9 +159,13 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     # what a token's issuing is on record as
     ("auth.queries", ("{own}.models", "{below}.models", "audit.events", *OWNERS, "storage.*", "permissions")),
     ("{slice}.queries", ("{own}.models", "{below}.models", *OWNERS, "storage.*", "permissions", "errors")),
-    ("users.reads", ("{own}.models", *OWNERS, "storage.*")),
-    ("{slice}.list_statements", ("{own}.models", "{below}.models", *OWNERS, "permissions")),
-    ("{slice}.lists", ("{own}.models", "{own}.list_statements", *OWNERS, "storage.*", "permissions", "errors")),
+    ("users.rows", ("groups.reach", "roles.held")),
+    ("users.reads", ("{own}.models", "{own}.rows", *OWNERS, "storage.*")),
+    ("{slice}.list_statements", ("{own}.models", "{own}.rows", "{below}.models", *OWNERS, "permissions")),
+    (
+        "{slice}.lists",
+        ("{own}.models", "{own}.rows", "{own}.list_statements", *OWNERS, "storage.*", "permissions", "errors"),
+    ),
     # use cases never see HTTP
     (
         "users.ownership",
@@ -205,7 +210,6 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "{own}.events",
             "{own}.lists",
             "{own}.queries",
-            "{own}.reads",
             "{own}.service",
             "{below}.queries",
             "{below}.service",

@@ -33,6 +33,7 @@ from usermgmt.permissions import EVERYTHING
 from usermgmt.roles.held import held_roles
 from usermgmt.roles.models import RoleGrant
 from usermgmt.users.models import User
+from usermgmt.users.rows import COLUMNS
 
 Source = Select[Any] | CompoundSelect[Any]
 Test = Callable[[Any], ColumnElement[bool]]  # of the table's columns, or of a subquery's
@@ -46,22 +47,7 @@ TIMES = frozenset({"created_after", "created_before"})
 NAMES = ("email_key", "username_key")
 SEARCHED = ("username_key", "email_key", "display_name_key")
 
-_SHOWN = (
-    "id",
-    "username",
-    "username_key",
-    "email",
-    "email_key",
-    "display_name",
-    "status",
-    "attributes",
-    "email_verified_at",
-    "created_at",
-    "updated_at",
-    "last_login_at",
-    "version",
-)
-_COLUMNS = tuple(getattr(User, name) for name in (*_SHOWN, "display_name_key", "deleted_at"))
+_LOOKED_AT = tuple(getattr(User, name) for name in (*COLUMNS, "display_name_key", "deleted_at"))
 
 _STRETCH = bindparam(STRETCH, type_=Integer, literal_execute=True)
 _COUNT = bindparam(COUNT, type_=Integer, literal_execute=True)
@@ -171,7 +157,7 @@ def straight(shape: Shape) -> Select[Any]:
     Every node walks or sorts its own part of it. Nothing bounds how much that is where no index has all filters.
     """
     joined = shape.given & set(_JOINED)
-    found = select(*(getattr(User, name) for name in _SHOWN), held_roles(User.id), held_groups(User.id)).where(
+    found = select(*(getattr(User, name) for name in COLUMNS), held_roles(User.id), held_groups(User.id)).where(
         _PRESENT,
         *_tests(User, shape.given - joined),
         *(_JOINED[name] for name in sorted(joined)),
@@ -190,7 +176,7 @@ def walk_end(shape: Shape) -> Select[Any]:
 def gather(shape: Shape, source: str, *, is_bounded: bool) -> Select[Any]:
     """Up to `count` accounts, found by one filter (at most `stretch` if bounded) and then sorted."""
     ids = _source(shape, source)
-    stretch = select(*_COLUMNS).where(User.id.in_(ids.limit(_STRETCH) if is_bounded else ids))
+    stretch = select(*_LOOKED_AT).where(User.id.in_(ids.limit(_STRETCH) if is_bounded else ids))
     # a limit keeps the conditions outside from choosing another index than the filter's
     fenced = (stretch.limit(_STRETCH) if is_bounded else stretch.offset(literal_column("0"))).subquery()
     left = shape.given - {"created": TIMES, ELSEWHERE: {"prefix"}}.get(source, {source})
@@ -219,7 +205,7 @@ def sample(given: frozenset[str]) -> Select[Any]:
 
     SQLite only: it has no statistics, but numbers its rows.
     """
-    rows = select(*_COLUMNS).where(_PRESENT).limit(_STRETCH).subquery()
+    rows = select(*_LOOKED_AT).where(_PRESENT).limit(_STRETCH).subquery()
     fits = case((and_(true(), *_tests(rows.c, given)), 1), else_=0)
     last = select(func.max(literal_column("rowid"))).select_from(User).scalar_subquery()
     return select(func.count(), func.coalesce(func.sum(fits), 0), func.coalesce(last, 0)).select_from(rows)
@@ -238,7 +224,7 @@ def _source(shape: Shape, name: str) -> Source:
 
 def _along(shape: Shape, *columns: Any) -> Select[Any]:
     """The accounts in their order, from the position on, by the filters that the order's index has."""
-    found = select(*(columns or _COLUMNS)).where(_PRESENT, *_tests(User, shape.given - shape.rest))
+    found = select(*(columns or _LOOKED_AT)).where(_PRESENT, *_tests(User, shape.given - shape.rest))
     return _ordered(found.where(*_beyond(User, shape)), User, shape)
 
 
@@ -264,4 +250,4 @@ def _ordered(statement: Select[Any], row: Any, shape: Shape) -> Select[Any]:
 def _shown(found: Select[Any]) -> Select[Any]:
     """The accounts found, with their roles and groups, in whatever order."""
     row = found.subquery().c
-    return select(*(row[name] for name in _SHOWN), held_roles(row.id), held_groups(row.id))
+    return select(*(row[name] for name in COLUMNS), held_roles(row.id), held_groups(row.id))

@@ -11,15 +11,13 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from usermgmt.groups.reach import ids_of
 from usermgmt.permissions import EVERYONE, Reach
-from usermgmt.roles.held import role_names_of
 from usermgmt.storage.explain import estimate_rows
 from usermgmt.storage.pages import Position
 from usermgmt.storage.rows import Rows
@@ -27,6 +25,7 @@ from usermgmt.storage.wanted import DISTRIBUTED, kind_of
 from usermgmt.users import list_statements as statements
 from usermgmt.users.list_statements import COUNT, ELSEWHERE, NAMES, STRETCH, Shape
 from usermgmt.users.models import Status
+from usermgmt.users.rows import AccountRow, account_row
 
 NEAR = 1_000
 FEW = 5_000
@@ -89,29 +88,9 @@ class Filters:
         return {name: value for name, value in named.items() if value is not None}
 
 
-class FoundUser(NamedTuple):
-    """An account in a list: what is shown of it, the keys it is sorted by, its roles over everything and its groups."""
-
-    id: UUID
-    username: str
-    username_key: str
-    email: str
-    email_key: str
-    display_name: str | None
-    status: str
-    attributes: dict[str, Any]
-    email_verified_at: datetime | None
-    created_at: datetime
-    updated_at: datetime
-    last_login_at: datetime | None
-    version: int
-    roles: Sequence[str]
-    groups: Sequence[UUID]
-
-
 async def list_page(
     rows: Rows, filters: Filters, *, order: Order, position: Position | None, limit: int
-) -> Sequence[FoundUser]:
+) -> Sequence[AccountRow]:
     """Up to `limit` + 1 accounts from `position`."""
     asked = _Asked.of(rows, filters, order, position, limit)
     if kind_of(rows.connection) == DISTRIBUTED:
@@ -137,7 +116,7 @@ async def estimate_users(session: AsyncSession, filters: Filters) -> int:
     return int(fitting) if seen < SAMPLE else round(rows * fitting / seen)
 
 
-def sort_value(user: FoundUser, order: Order) -> str | datetime:
+def sort_value(user: AccountRow, order: Order) -> str | datetime:
     """The value by which a list in this order sorts an account."""
     value: str | datetime = getattr(user, order.column)
     return value
@@ -163,7 +142,7 @@ class _Asked:
         start = {"from_value": position.value, "from_id": position.row_id} if position is not None else {}
         return cls(source, shape, {**_values(filters), **start, COUNT: limit + 1})
 
-    async def found(self, limit: int) -> Sequence[FoundUser]:
+    async def found(self, limit: int) -> Sequence[AccountRow]:
         """Up to `limit` + 1 accounts, from the stretches that hold the fewest others."""
         shape = self.shape
         for name in NAMES:
@@ -189,11 +168,11 @@ class _Asked:
         """What a statement of this list finds; `stretch` bounds what it reads."""
         return await self.source.fetch(statement, {**self.values, STRETCH: stretch})
 
-    async def rows(self, statement: Select[Any], stretch: int) -> list[FoundUser]:
+    async def rows(self, statement: Select[Any], stretch: int) -> list[AccountRow]:
         """The accounts that a statement of this list finds, in order."""
-        return self.ordered(_listed(row) for row in await self.execute(statement, stretch))
+        return self.ordered(map(account_row, await self.execute(statement, stretch)))
 
-    def ordered(self, users: Iterable[FoundUser]) -> list[FoundUser]:
+    def ordered(self, users: Iterable[AccountRow]) -> list[AccountRow]:
         """Accounts in the order of this list, which is the same here as in both databases."""
         return sorted(users, key=attrgetter(self.shape.column, "id"), reverse=self.shape.is_descending)
 
@@ -209,12 +188,6 @@ def _values(filters: Filters) -> dict[str, Any]:
     if filters.prefix is not None:
         values["prefix_end"] = filters.prefix + LAST_CHARACTER
     return {**values, "own": filters.reach.own}
-
-
-def _listed(row: Sequence[Any]) -> FoundUser:
-    """The row's columns are the fields; roles and groups are joined texts."""
-    roles, groups = row[-2:]
-    return FoundUser._make((*row[:-2], role_names_of(roles), ids_of(groups)))
 
 
 def _is_sqlite(session: AsyncSession) -> bool:

@@ -146,8 +146,8 @@ async def create_user(body: CreateUser) -> Response:
 @accepts_header("If-None-Match")
 async def get_user(user_id: UUID) -> Response:
     """Return one user."""
-    user = await service.get_user(runtime(), caller(), user_id)
-    return versioned(UserOut.read(user, user.roles, user.groups), user.version)
+    view = await service.get_user(runtime(), caller(), user_id)
+    return versioned(UserOut.of(view), view.user.version)
 
 
 @blueprint.put("/<user_ref:user_id>")

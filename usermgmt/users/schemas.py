@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, cast
-from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -24,9 +23,8 @@ from usermgmt.security.names import (
     prefix_key,
     username_key,
 )
-from usermgmt.users.lists import Count, Filters, FoundUser, Order
-from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, MAX_ROLES, Status, User, are_attributes_too_long
-from usermgmt.users.reads import ReadUser
+from usermgmt.users.lists import Count, Filters, Order
+from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, MAX_ROLES, Status, are_attributes_too_long
 from usermgmt.users.service import UserView
 
 
@@ -249,11 +247,7 @@ class UserOut(msgspec.Struct, kw_only=True):
     @classmethod
     def of(cls, view: UserView) -> "UserOut":
         """The account as clients see it: no hash, no key, no column of our own."""
-        return cls.read(view.user, view.roles, view.groups)
-
-    @classmethod
-    def read(cls, user: User | ReadUser | FoundUser, roles: Sequence[str], groups: Sequence[UUID]) -> "UserOut":
-        """The same from the columns of an account, its roles and its groups."""
+        user = view.user
         created_at = timestamp(user.created_at)
         return cls(
             id=str(user.id),
@@ -261,8 +255,8 @@ class UserOut(msgspec.Struct, kw_only=True):
             email=user.email,
             display_name=user.display_name,
             status="active" if user.status == Status.ACTIVE else "disabled",
-            roles=list(roles),
-            groups=[str(group) for group in groups],
+            roles=list(view.roles),
+            groups=[str(group) for group in view.groups],
             attributes=user.attributes,
             email_verified=user.email_verified_at is not None,
             created_at=created_at,

@@ -20,9 +20,10 @@ from usermgmt.security.principal import Caller, Renew
 from usermgmt.storage.pages import Page, Position, page_of
 from usermgmt.storage.within import find_within
 from usermgmt.users import lists, queries
-from usermgmt.users.lists import Count, Filters, FoundUser, Order
+from usermgmt.users.lists import Count, Filters, Order
 from usermgmt.users.models import NameKind, User
-from usermgmt.users.reads import ReadUser, fetch_users
+from usermgmt.users.reads import fetch_users
+from usermgmt.users.rows import AccountRow
 
 STREAM_BATCH = 500
 
@@ -59,12 +60,12 @@ class FieldNotPermitted(Forbidden):
 class UserView:
     """An account as its readers see it: the row, the names of the roles held over everything, the ids of its groups."""
 
-    user: User | FoundUser
+    user: User | AccountRow
     roles: Sequence[str]
     groups: Sequence[UUID] = ()
 
 
-async def get_user(runtime: Runtime, caller: Caller, user_id: UUID) -> ReadUser:
+async def get_user(runtime: Runtime, caller: Caller, user_id: UUID) -> UserView:
     """One account, the caller's own or one that `users:read` reaches; else `UserNotFound`."""
     reach = caller.reach(Permission.USERS_READ, or_own=True)
     if not reach.is_everyone and reach.own != user_id:
@@ -74,7 +75,7 @@ async def get_user(runtime: Runtime, caller: Caller, user_id: UUID) -> ReadUser:
     found = await runtime.database.coalesced(fetch_users, user_id)
     if found is None:
         raise UserNotFound
-    return found
+    return UserView(found, found.roles, found.groups)
 
 
 @dataclass(frozen=True, slots=True)
