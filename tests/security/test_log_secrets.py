@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from usermgmt.settings import LogsSettings
-from usermgmt.telemetry import timing
+from usermgmt.telemetry import current_request
 from usermgmt.telemetry.logs import configure_logs
 
 
@@ -97,7 +97,7 @@ def test_a_line_of_one_of_several_workers_tells_which(capsys: pytest.CaptureFixt
 
 async def test_every_line_for_a_request_has_its_id(capsys: pytest.CaptureFixture[str]):
     configure_logs(LogsSettings(format="json", level="info"))
-    timing.begin("request-4711")
+    current_request.begin("request-4711")
     logging.getLogger("some.library").warning("told")
     structlog.get_logger("usermgmt.http").info("told")
     assert [json.loads(line)["request_id"] for line in capsys.readouterr().out.splitlines()] == ["request-4711"] * 2

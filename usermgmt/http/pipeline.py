@@ -33,7 +33,7 @@ from usermgmt.permissions import Permission
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import MAX_USER_AGENT, Caller, Client, Principal, Renew
 from usermgmt.security.tokens import AccessClaims
-from usermgmt.telemetry import metrics, timing
+from usermgmt.telemetry import current_request, metrics
 from usermgmt.telemetry.logs import ACCESS
 
 PrincipalLoader = Callable[[Runtime, AccessClaims], Awaitable[Principal | None]]
@@ -58,7 +58,7 @@ def identify_client(clients: Clients) -> Callable[[], Awaitable[None]]:
         state.started = time.perf_counter()
         given = asked.headers.get("X-Request-ID", "")
         state.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
-        timing.begin(state.request_id)
+        current_request.begin(state.request_id)
         agent = asked.headers.get("User-Agent", "")[:MAX_USER_AGENT]
         state.caller = Caller(client=Client(clients.address_of(asked), agent or None, state.request_id))
         state.rule = _rule_of(asked)
@@ -253,7 +253,7 @@ def _log(response: Response) -> None:
         route=asked.url_rule.rule if asked.url_rule is not None else None,
         status=response.status_code,
         milliseconds=round((time.perf_counter() - state.started) * 1000, 1),
-        database_milliseconds=round(timing.spent() * 1000, 1),
+        database_milliseconds=round(current_request.waited() * 1000, 1),
         address=state.caller.client.address,
         user_id=str(principal.user_id) if principal is not None else None,
         request_id=state.request_id,

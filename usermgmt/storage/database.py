@@ -27,7 +27,7 @@ from usermgmt.storage.loader import Loader
 from usermgmt.storage.rows import Rows, Texts
 from usermgmt.storage.statement_spans import trace_statements
 from usermgmt.storage.vigil import Vigil
-from usermgmt.telemetry import timing, tracing
+from usermgmt.telemetry import current_request, tracing
 
 SQLITE_READERS = 4
 SQLITE_WRITER_TIMEOUT = 5.0
@@ -153,7 +153,7 @@ class Database:
             with tracing.step(f"coalesced {fetch.__name__}"):
                 return await loader.load(key)
         finally:
-            timing.add(time.perf_counter() - started)
+            current_request.add_wait(time.perf_counter() - started)
 
     def _vigil_of(self, url: str) -> Vigil | None:
         """Who watches over a server. Behind a pooler nobody does: there a look may wait for others to be done."""

@@ -22,7 +22,7 @@ from usermgmt.settings import DatabaseSettings
 from usermgmt.storage.vigil import Vigil
 from usermgmt.storage.wanted import DISTRIBUTED
 from usermgmt.strict_json import MAX_WHOLE_DIGITS
-from usermgmt.telemetry import timing
+from usermgmt.telemetry import current_request
 
 SQLITE_BUSY_MILLISECONDS = 5_000
 SQLITE_LOOK_MILLISECONDS = 20
@@ -137,7 +137,7 @@ def _time_statements(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "after_cursor_execute")
     def end(*_: Any) -> None:
-        timing.add(time.perf_counter() - _BEGUN.get())
+        current_request.add_wait(time.perf_counter() - _BEGUN.get())
 
 
 _BEGUN: ContextVar[float] = ContextVar("statement_begun", default=0.0)

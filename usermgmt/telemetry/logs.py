@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from usermgmt.settings import LogsSettings
-from usermgmt.telemetry import timing, tracing
+from usermgmt.telemetry import current_request, tracing
 from usermgmt.telemetry.scrubbing import HIDDEN, clean, hides
 
 LIBRARIES = (
@@ -86,7 +86,7 @@ def hush_libraries() -> None:
 
 def _add_request(_: Any, __: str, record: _Record) -> _Record:
     """Tell for which request a line is written, and in which trace."""
-    request_id = timing.request_id()
+    request_id = current_request.request_id()
     if request_id is not None:
         record.setdefault("request_id", request_id)
     if tracing.is_on():

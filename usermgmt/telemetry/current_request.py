@@ -21,15 +21,15 @@ def begin(request_id: str) -> None:
     _current.set(_Request(request_id))
 
 
-def add(seconds: float) -> None:
-    """Add a wait; outside of a request, nothing."""
+def add_wait(seconds: float) -> None:
+    """Add a wait for the database; outside of a request, nothing."""
     request = _current.get()
     if request is not None:
         request.waited += seconds
 
 
-def spent() -> float:
-    """The sum, in seconds."""
+def waited() -> float:
+    """How long it waited for the database, in seconds."""
     request = _current.get()
     return request.waited if request is not None else 0.0
 
