@@ -219,7 +219,8 @@ async def test_what_is_over_is_found_by_an_index(server: Server, ada: Person):
         event.remove(Engine, "before_cursor_execute", note)
     assert len(seen) == 4
     for statement, parameters in seen.items():
-        async with server.runtime.database.engine.connect() as connection:
+        async with server.runtime.database.begin() as session:
+            connection = await session.connection()
             found = (await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)).scalar_one()
         assert "Seq Scan" not in json.dumps(found), statement
 

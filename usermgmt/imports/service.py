@@ -31,18 +31,16 @@ class TooManyRefused(Malformed):
 
 @dataclass(slots=True)
 class Totals:
-    """How many rows had which outcome, and the line of the last."""
+    """How many rows had which outcome."""
 
     created: int = 0
     exists: int = 0
     refused: int = 0
-    last_line: int = 0
 
     def add(self, reports: Sequence[RowReport]) -> None:
         """Count more rows."""
         for report in reports:
             setattr(self, report.outcome, getattr(self, report.outcome) + 1)
-            self.last_line = report.line
 
 
 async def import_users(

@@ -46,7 +46,7 @@ class RingKey:
     @property
     def header_segment(self) -> str:
         """The first segment of every token this key signs: it is always the same."""
-        return jwt.encode({}, _signing_material(self.private), self.algorithm, headers=self.headers).split(".")[0]
+        return jwt.encode({}, self.private, self.algorithm, headers=self.headers).split(".")[0]
 
     @property
     def headers(self) -> dict[str, str]:
@@ -152,8 +152,4 @@ def _from_bytes(raw: bytes, algorithm: str) -> PrivateKey:
     key = serialization.load_der_private_key(raw, password=None)
     if not isinstance(key, (ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey, rsa.RSAPrivateKey)):
         raise KeyUnreadable(algorithm)
-    return key
-
-
-def _signing_material(key: PrivateKey) -> Any:  # PyJWT's own parameter type is a union over its algorithms
     return key

@@ -34,7 +34,6 @@ class AccessClaims:
 
     user_id: UUID
     session_id: UUID
-    token_id: str
     issued_at: datetime
     expires_at: datetime
     key_id: str = ""
@@ -126,8 +125,8 @@ class AccessTokens:
     def _checked(self, claims: Mapping[str, Any], now: datetime, key: RingKey) -> AccessClaims:
         """Check every claim by hand: the clock is ours, and nothing is optional."""
         user_id, session_id = _uuid(claims.get("sub")), _uuid(claims.get("sid"))
-        issued, expires, token_id = claims.get("iat"), claims.get("exp"), claims.get("jti")
-        if user_id is None or session_id is None or not isinstance(token_id, str):
+        issued, expires = claims.get("iat"), claims.get("exp")
+        if user_id is None or session_id is None or not isinstance(claims.get("jti"), str):
             raise InvalidToken
         if claims.get("iss") != self._issuer or claims.get("aud") != self._audience or "nbf" in claims:
             raise InvalidToken
@@ -139,7 +138,7 @@ class AccessTokens:
         issued_at, expires_at = datetime.fromtimestamp(issued, UTC), datetime.fromtimestamp(expires, UTC)
         if expires_at <= now:
             raise InvalidToken("The access token has expired.")
-        return AccessClaims(user_id, session_id, token_id, issued_at, expires_at, key.kid)
+        return AccessClaims(user_id, session_id, issued_at, expires_at, key.kid)
 
 
 class _Verified:

@@ -72,11 +72,6 @@ class Database:
                     postgresql_engine(settings, settings.read_url, size=settings.pool_size, vigil=vigil)
                 )
 
-    @property
-    def engine(self) -> AsyncEngine:
-        """The engine that writes; migrations use it."""
-        return self._writer
-
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:
         """A write transaction: committed when the block is left, rolled back when it raises.
