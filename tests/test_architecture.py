@@ -157,7 +157,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("groups.reach", ("{own}.models", "permissions", "storage.wanted")),
     ("roles.held", ("{own}.models", "permissions", "storage.wanted")),
     # what a token's issuing is on record as
-    ("auth.queries", ("{own}.models", "{below}.models", "audit.events", *OWNERS, "storage.*", "permissions")),
+    ("auth.queries", ("{below}.models", "audit.events", *OWNERS, "storage.*", "permissions")),
     ("{slice}.queries", ("{own}.models", "{below}.models", *OWNERS, "storage.*", "permissions", "errors")),
     ("users.rows", ("groups.reach", "roles.held")),
     ("users.reads", ("{own}.models", "{own}.rows", *OWNERS, "storage.*")),
