@@ -322,7 +322,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("storage.*", "*.models", "*.queries", "users.lists", "users.list_statements", "users.reads",
                    "groups.reach", "roles.held", "*.service", *MORE_USE_CASES,
                    "audit.seals", "audit.verification", "operator.*", "settings.values", "extending"),
-    "asyncpg": ("storage.faults", "storage.engines", "storage.rows", "storage.bulk", "storage.vigil", "operator.*"),
+    "asyncpg": ("storage.faults", "storage.engines", "storage.rows", "storage.bulk", "storage.watchdog", "operator.*"),
     "pydantic": ("http.*", "*.schemas", "settings*", "operator.*"),
     "pydantic_core": ("http.*", "settings*"),
     "msgspec": ("http.*", "*.schemas", "*.routes", "users.translation", "operator.*"),
@@ -331,7 +331,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "opentelemetry": ("telemetry.spans",),
     "sentry_sdk": ("telemetry.sentry",),
     "structlog": ("maintenance.service", "root_secrets.service", "audit.seals",
-                  "storage.counters", "storage.vigil", "http.*", "telemetry.*", "operator.*"),
+                  "storage.counters", "storage.watchdog", "http.*", "telemetry.*", "operator.*"),
     "hypothesis": (),
     "pytest": (),
 }  # fmt: skip

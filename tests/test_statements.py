@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from tests.people import PASSWORD, Person, Server
-from usermgmt.storage.vigil import Vigil
+from usermgmt.storage.watchdog import Watchdog
 
 EVE = {"username": "eve", "email": "eve@example.com", "password": PASSWORD}
 
@@ -36,10 +36,10 @@ def _no_chores(monkeypatch: pytest.MonkeyPatch):
     for name in ("own_chores", "shared_chores"):
         monkeypatch.setattr(f"usermgmt.app.{name}", lambda _: ())
 
-    async def answers(_: Vigil) -> bool:
+    async def answers(_: Watchdog) -> bool:
         return True
 
-    monkeypatch.setattr(Vigil, "_look", answers)
+    monkeypatch.setattr(Watchdog, "_probe", answers)
 
 
 @pytest.fixture

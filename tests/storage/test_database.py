@@ -27,7 +27,7 @@ from usermgmt.errors import DatabaseUnavailable
 from usermgmt.operator import migrations
 from usermgmt.roles.models import Role, RoleGrant
 from usermgmt.settings import Settings
-from usermgmt.storage import engines, vigil
+from usermgmt.storage import engines, watchdog
 from usermgmt.storage.database import Database
 from usermgmt.storage.faults import RepeatableConflict, repeated_on_conflict
 from usermgmt.users.reads import fetch_users
@@ -504,7 +504,7 @@ async def test_a_statement_that_is_slow_is_not_a_server_that_hangs(server: Serve
     async with connected(settings) as other, other.transaction():
         await other.execute("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", ada.id)
         changing = asyncio.create_task(ada.patch("/api/users/me", json={"display_name": "late"}))
-        done, _ = await asyncio.wait((changing,), timeout=vigil.UNEASY_SECONDS + vigil.LOOK_SECONDS + 1)
+        done, _ = await asyncio.wait((changing,), timeout=watchdog.UNEASY_SECONDS + watchdog.PROBE_SECONDS + 1)
         assert not done
         assert (await ada.get("/api/users/me")).status_code == 200
     assert (await changing).status_code == 200

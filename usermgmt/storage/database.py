@@ -26,7 +26,7 @@ from usermgmt.storage.faults import RepeatableConflict, commits_doubted, faults_
 from usermgmt.storage.loader import Loader
 from usermgmt.storage.rows import Rows, Texts
 from usermgmt.storage.statement_spans import trace_statements
-from usermgmt.storage.vigil import Vigil
+from usermgmt.storage.watchdog import Watchdog
 from usermgmt.telemetry import current_request, tracing
 
 SQLITE_READERS = 4
@@ -50,8 +50,8 @@ class Database:
         self._texts = Texts()
         self.is_sqlite = settings.is_sqlite
         self._replica: AsyncEngine | None = None
-        self._vigil: Vigil | None = None
-        self._replica_vigil: Vigil | None = None
+        self._watchdog: Watchdog | None = None
+        self._replica_watchdog: Watchdog | None = None
         if self.is_sqlite:
             patience = max(SQLITE_WRITER_TIMEOUT, settings.pool_timeout.total_seconds())
             self._writer = sqlite_engine(settings.url, size=1, timeout=patience, immediate=True)
@@ -60,16 +60,18 @@ class Database:
             )
         else:
             readers = settings.pool_size * READERS_SHARE // 100
-            vigil = self._vigil = self._vigil_of(settings.url)
-            self._writer = postgresql_engine(settings, settings.url, size=settings.pool_size - readers, vigil=vigil)
+            watchdog = self._watchdog = self._watchdog_of(settings.url)
+            self._writer = postgresql_engine(
+                settings, settings.url, size=settings.pool_size - readers, watchdog=watchdog
+            )
             # a flood of writes that wait for each other's locks leaves these connections to who only reads
             self._reader = self._reading(
-                postgresql_engine(settings, settings.url, size=readers, vigil=vigil) if readers else self._writer
+                postgresql_engine(settings, settings.url, size=readers, watchdog=watchdog) if readers else self._writer
             )
             if settings.read_url:
-                vigil = self._replica_vigil = self._vigil_of(settings.read_url)
+                watchdog = self._replica_watchdog = self._watchdog_of(settings.read_url)
                 self._replica = self._reading(
-                    postgresql_engine(settings, settings.read_url, size=settings.pool_size, vigil=vigil)
+                    postgresql_engine(settings, settings.read_url, size=settings.pool_size, watchdog=watchdog)
                 )
 
     @asynccontextmanager
@@ -150,11 +152,11 @@ class Database:
         finally:
             current_request.add_wait(time.perf_counter() - started)
 
-    def _vigil_of(self, url: str) -> Vigil | None:
-        """Who watches over a server. Behind a pooler nobody does: there a look may wait for others to be done."""
+    def _watchdog_of(self, url: str) -> Watchdog | None:
+        """Who watches over a server. Behind a pooler nobody does: there a probe may wait for others to be done."""
         if self._settings.is_pooled:
             return None
-        return Vigil(postgresql_engine(self._settings, url, size=1))
+        return Watchdog(postgresql_engine(self._settings, url, size=1))
 
     def _reading(self, engine: AsyncEngine) -> AsyncEngine:
         """The engine as readers use it. A pooler gives each transaction another connection, so that what is prepared
@@ -217,9 +219,9 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection. SQLite's threads end with it."""
-        for vigil in (self._vigil, self._replica_vigil):
-            if vigil is not None:
-                await vigil.close()
+        for watchdog in (self._watchdog, self._replica_watchdog):
+            if watchdog is not None:
+                await watchdog.close()
         await self._reader.dispose()
         if self._replica is not None:
             await self._replica.dispose()

@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from usermgmt.settings import DatabaseSettings
-from usermgmt.storage.vigil import Vigil
 from usermgmt.storage.wanted import DISTRIBUTED
+from usermgmt.storage.watchdog import Watchdog
 from usermgmt.strict_json import MAX_WHOLE_DIGITS
 from usermgmt.telemetry import current_request
 
@@ -29,7 +29,9 @@ SQLITE_LOOK_MILLISECONDS = 20
 IDLE_SECONDS = 5.0  # a connection that was used since needs no asking whether it is alive
 
 
-def postgresql_engine(settings: DatabaseSettings, url: str, *, size: int, vigil: Vigil | None = None) -> AsyncEngine:
+def postgresql_engine(
+    settings: DatabaseSettings, url: str, *, size: int, watchdog: Watchdog | None = None
+) -> AsyncEngine:
     """A pool of a fixed size (an overflow that opens and closes connections under load costs a third of the CPU)."""
     milliseconds = int(settings.statement_timeout.total_seconds() * 1000)
     engine = create_async_engine(
@@ -49,8 +51,8 @@ def postgresql_engine(settings: DatabaseSettings, url: str, *, size: int, vigil:
     )
     if settings.is_pooled:
         _limit_transactions(engine, milliseconds)
-    if vigil is not None:
-        vigil.watch(engine)
+    if watchdog is not None:
+        watchdog.watch(engine)
     _drop_silent_connections(engine)
     _renew_dead_connections(engine)
     _time_statements(engine)

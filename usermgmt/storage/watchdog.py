@@ -1,11 +1,12 @@
 """Telling a PostgreSQL that hangs from a statement that is slow.
 
 A server whose processes or whose machine stand still is worse than one that is gone: the kernel takes connections for
-it, the network takes bytes, and everybody waits for a timeout of their own. So each process keeps one more connection,
-its eye, and asks it for nothing when something is asked for longer than `UNEASY_SECONDS`. If neither it nor any other
-statement is answered within `LOOK_SECONDS`, the server hangs: every connection to it is dropped, which ends the
-waiting, and nobody is let in until a look is answered. Each time that this happens again soon, more patience is had, so
-that a machine with too much to do is not given more by connections that are dropped and made again.
+it, the network takes bytes, and everybody waits for a timeout of their own. So each process has a watchdog with one
+more connection, and probes the server over it, asking for nothing, when something is asked for longer than
+`UNEASY_SECONDS`. If neither the probe nor any other statement is answered within `PROBE_SECONDS`, the server hangs:
+every connection to it is dropped, which ends the waiting, and nobody is let in until a probe is answered. Each time
+that this happens again soon, more patience is had, so that a machine with too much to do is not given more by
+connections that are dropped and made again.
 """
 
 import asyncio
@@ -23,13 +24,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 UNEASY_SECONDS = 0.75
-LOOK_SECONDS = 1.0
-FIRST_LOOK_SECONDS = 1.5  # where a connection has to be made for it
-LONGEST_LOOK_SECONDS = 8.0
+PROBE_SECONDS = 1.0
+FIRST_PROBE_SECONDS = 1.5  # where a connection has to be made for it
+LONGEST_PROBE_SECONDS = 8.0
 STEADY_SECONDS = 60.0
 PAUSE_SECONDS = 0.25
-GLANCES = 10
-LEAST_GLANCES = 5
+TURNS = 10
+LEAST_TURNS = 5
 
 log = structlog.get_logger("usermgmt.database")
 
@@ -38,22 +39,22 @@ class ServerHangs(TimeoutError):
     """The server does not answer, so that nothing is asked of it."""
 
 
-class Vigil:
+class Watchdog:
     """Watches the pools of one server."""
 
-    def __init__(self, looking: AsyncEngine) -> None:
-        """`looking` is a pool of one connection to the same server, which nobody else uses."""
+    def __init__(self, probing: AsyncEngine) -> None:
+        """`probing` is a pool of one connection to the same server, which nobody else uses."""
         self.hangs = False
-        self._looking = looking
+        self._probing = probing
         self._since: dict[ConnectionPoolEntry, float] = {}
         self._connections: set[asyncpg.Connection[Any]] = set()
-        self._eyes: set[asyncpg.Connection[Any]] = set()
+        self._probe_connections: set[asyncpg.Connection[Any]] = set()
         self._answered = 0
-        self._patience = LOOK_SECONDS
+        self._patience = PROBE_SECONDS
         self._hung_at = -STEADY_SECONDS
         self._watch: asyncio.Task[None] | None = None
-        self._looks: set[asyncio.Task[None]] = set()
-        self._collect(looking, self._eyes)
+        self._probes: set[asyncio.Task[None]] = set()
+        self._collect(probing, self._probe_connections)
 
     def watch(self, engine: AsyncEngine) -> None:
         """Watch what is asked through a pool. To be called before anything else listens to it."""
@@ -92,11 +93,11 @@ class Vigil:
 
     async def close(self) -> None:
         """Watch no longer."""
-        tasks = [*self._looks, *([self._watch] if self._watch is not None else [])]
+        tasks = [*self._probes, *([self._watch] if self._watch is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._looking.dispose()
+        await self._probing.dispose()
 
     def _collect(self, engine: AsyncEngine, found: "set[asyncpg.Connection[Any]]") -> None:
         """Know the connections that a pool has open."""
@@ -125,12 +126,12 @@ class Vigil:
             self._since.pop(record, None)
 
     async def _keep_watch(self) -> None:
-        """Look now and then for as long as something is asked."""
+        """Probe now and then for as long as something is asked."""
         while self._since or self.hangs:
             await asyncio.sleep(PAUSE_SECONDS)
-            if self.hangs or not self._eyes or self._is_uneasy():
+            if self.hangs or not self._probe_connections or self._is_uneasy():
                 before = self._answered
-                is_well = await self._look() or self._answered != before
+                is_well = await self._probe() or self._answered != before
                 self._judge(is_well=is_well)
 
     def _is_uneasy(self) -> bool:
@@ -144,35 +145,35 @@ class Vigil:
             log.error("database_hangs", connections=len(self._connections))
             now = time.monotonic()
             is_soon = now - self._hung_at < STEADY_SECONDS
-            self._patience = min(self._patience * 2, LONGEST_LOOK_SECONDS) if is_soon else LOOK_SECONDS
+            self._patience = min(self._patience * 2, LONGEST_PROBE_SECONDS) if is_soon else PROBE_SECONDS
             self._hung_at = now
         self.hangs = not is_well
         if not is_well:
             _drop(self._connections)
 
-    async def _look(self) -> bool:
+    async def _probe(self) -> bool:
         """Whether the server says anything in time; an error is an answer, and who is refused need not wait either.
 
         The time is counted in turns of our own loop: where this process gets no processor, the answer may be there.
         """
-        patience = max(self._patience, LOOK_SECONDS if self._eyes else FIRST_LOOK_SECONDS)
-        look = asyncio.create_task(self._ask_nothing())
-        self._looks.add(look)
-        look.add_done_callback(self._looks.discard)
+        patience = max(self._patience, PROBE_SECONDS if self._probe_connections else FIRST_PROBE_SECONDS)
+        probe = asyncio.create_task(self._ask_nothing())
+        self._probes.add(probe)
+        probe.add_done_callback(self._probes.discard)
         ends = time.monotonic() + 1.5 * patience
-        for glance in range(GLANCES):
-            await asyncio.wait((look,), timeout=patience / GLANCES)
-            if look.done():
+        for turn in range(TURNS):
+            await asyncio.wait((probe,), timeout=patience / TURNS)
+            if probe.done():
                 return True
-            if glance >= LEAST_GLANCES and time.monotonic() > ends:
+            if turn >= LEAST_TURNS and time.monotonic() > ends:
                 break
-        _drop(self._eyes)  # first: one that is cancelled would say good-bye, and wait for an answer to that
-        look.cancel()
+        _drop(self._probe_connections)  # first: one that is cancelled would say good-bye, and wait for the answer
+        probe.cancel()
         return False
 
     async def _ask_nothing(self) -> None:
         with suppress(Exception):  # whatever it is, it is no silence
-            async with self._looking.connect() as connection:
+            async with self._probing.connect() as connection:
                 await connection.execute(text("SELECT 1"))
 
 
