@@ -11,8 +11,8 @@ from tests.conftest import settings_for
 from tests.people import Server
 from usermgmt.errors import DatabaseUnavailable, OutcomeUnknown
 from usermgmt.roles.models import Role
+from usermgmt.storage.bounded_reads import find_within
 from usermgmt.storage.database import Database
-from usermgmt.storage.within import find_within
 from usermgmt.telemetry import tracing
 
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

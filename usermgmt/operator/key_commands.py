@@ -14,7 +14,7 @@ from usermgmt.security.keys import KeyRing
 from usermgmt.security.principal import OPERATOR
 from usermgmt.signing_keys import service
 from usermgmt.signing_keys.models import SigningKey
-from usermgmt.storage.within import find_within
+from usermgmt.storage.bounded_reads import find_within
 
 COLUMNS = ("kid", "algorithm", "state", "live_tokens", "activated_at", "retired_at")
 PATIENCE = timedelta(seconds=30)

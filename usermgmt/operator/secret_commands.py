@@ -16,7 +16,7 @@ from usermgmt.security.keys import sealing_key_id
 from usermgmt.security.secrets import Purpose
 from usermgmt.sessions.queries import LIVE_SESSIONS
 from usermgmt.signing_keys import service as signing_keys
-from usermgmt.storage.within import find_within
+from usermgmt.storage.bounded_reads import find_within
 from usermgmt.users.queries import STORED_PASSWORDS
 
 COLUMNS = ("secret", "state", "makes_from", "signing_keys", "sessions", "passwords")

@@ -98,7 +98,7 @@ def serve(
 def _supervise(start: Start, settings: Settings) -> None:
     """Bring everything to where workers can start, then keep them alive; ends the process."""
     with serving.bound_sockets(settings.server) as sockets, _counts(settings) as counts:
-        if not serving.run(lambda: _bring(settings)):
+        if not serving.run(lambda: _prepare_shared(settings)):
             return
         url = local_url(settings.server.host, sockets[0].getsockname()[1], is_tls=settings.server.is_tls)
         flags = {**start.flags, "database.migrate": None}
@@ -123,7 +123,7 @@ def _counts(settings: Settings) -> Iterator[str | None]:
         yield directory
 
 
-async def _bring(settings: Settings) -> bool:
+async def _prepare_shared(settings: Settings) -> bool:
     """Prepare what several processes share; False when a signal was faster."""
     ending = serving.Ending(settings.server.graceful_timeout.total_seconds())
     ending.obey_signals()

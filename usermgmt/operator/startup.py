@@ -50,7 +50,7 @@ async def prepare(settings: Settings, *, is_development: bool = False) -> Prepar
     try:
         await note_roots(runtime)
         await prepare_ring(runtime)  # or each of several workers would make a first key that the others do not know yet
-        return Prepared(runtime, await _people(runtime, is_development=is_development))
+        return Prepared(runtime, await _prepare_accounts(runtime, is_development=is_development))
     except BaseException:
         await runtime.close()
         raise
@@ -143,7 +143,7 @@ async def _bring_schema(settings: Settings) -> None:
         raise unfit([reason])
 
 
-async def _people(runtime: Runtime, *, is_development: bool) -> MadeAdmin | None:
+async def _prepare_accounts(runtime: Runtime, *, is_development: bool) -> MadeAdmin | None:
     """See to it that new accounts have their role and that somebody may administer."""
     settings = runtime.settings
     async with runtime.database.read() as session:

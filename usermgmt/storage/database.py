@@ -24,7 +24,7 @@ from usermgmt.settings import DatabaseSettings
 from usermgmt.storage.engines import answers, postgresql_engine, sqlite_engine
 from usermgmt.storage.faults import RepeatableConflict, commits_doubted, faults_translated, was_cut
 from usermgmt.storage.loader import Loader
-from usermgmt.storage.rows import Rows, Texts
+from usermgmt.storage.rows import Rows, StatementCache
 from usermgmt.storage.statement_spans import trace_statements
 from usermgmt.storage.watchdog import Watchdog
 from usermgmt.telemetry import current_request, tracing
@@ -47,7 +47,7 @@ class Database:
         self._settings = settings
         self._told = (0, 0)
         self._loaders: dict[Fetch[Any, Any], Loader[Any, Any]] = {}
-        self._texts = Texts()
+        self._statements = StatementCache()
         self.is_sqlite = settings.is_sqlite
         self._replica: AsyncEngine | None = None
         self._watchdog: Watchdog | None = None
@@ -111,7 +111,7 @@ class Database:
         try:
             with faults_translated():
                 async with self._lagging(may_lag) as connection:
-                    yield Rows(connection, await self._driver_of(connection), self._texts)
+                    yield Rows(connection, await self._driver_of(connection), self._statements)
         except RepeatableConflict as conflict:
             raise DatabaseUnavailable from conflict
 

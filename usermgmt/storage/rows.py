@@ -23,8 +23,8 @@ class ConnectionCut(OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """A statement in the driver's words: its text, and the name or the constant of each of its arguments in order."""
+class CompiledStatement:
+    """A statement as the driver takes it: its text, and the name or the constant of each of its arguments in order."""
 
     text: str
     names: tuple[str, ...]
@@ -35,19 +35,21 @@ class Ready:
         return [values[name] if name in values else self.constants[name] for name in self.names]
 
 
-class Texts:
-    """The statements of one database in its driver's words, each compiled once; they end with the database."""
+class StatementCache:
+    """The statements of one database as its driver takes them, each compiled once; they end with the database."""
 
     def __init__(self) -> None:
         self._written = lru_cache(STATEMENTS)(_written)
-        self._ready = lru_cache(STATEMENTS)(self._compiled)
+        self._compiled = lru_cache(STATEMENTS)(self._compile)
 
-    def ready(self, statement: Select[Any], dialect: Dialect, values: Mapping[str, Any]) -> Ready | None:
+    def find(self, statement: Select[Any], dialect: Dialect, values: Mapping[str, Any]) -> CompiledStatement | None:
         """The statement with the values that are part of its text; None where a list makes another text each time."""
         names, _ = self._written(statement, dialect)
-        return self._ready(statement, dialect, *((name, values[name]) for name in names if name in values))
+        return self._compiled(statement, dialect, *((name, values[name]) for name in names if name in values))
 
-    def _compiled(self, statement: Select[Any], dialect: Dialect, *literals: tuple[str, Any]) -> Ready | None:
+    def _compile(
+        self, statement: Select[Any], dialect: Dialect, *literals: tuple[str, Any]
+    ) -> CompiledStatement | None:
         if not self._written(statement, dialect)[1]:
             return None
         compiled = statement.compile(dialect=dialect)
@@ -55,17 +57,21 @@ class Texts:
         given = dict.fromkeys(parameter.key for parameter in compiled.binds.values() if parameter.required)
         state = compiled.construct_expanded_state({**given, **dict(literals)})
         names = tuple(state.positiontup or ())
-        return Ready(state.statement, names, {name: state.parameters[name] for name in names if name not in given})
+        return CompiledStatement(
+            state.statement, names, {name: state.parameters[name] for name in names if name not in given}
+        )
 
 
 class Rows:
     """A connection that gives rows."""
 
-    def __init__(self, connection: AsyncConnection, driver: "asyncpg.Connection | None", texts: Texts) -> None:
+    def __init__(
+        self, connection: AsyncConnection, driver: "asyncpg.Connection | None", statements: StatementCache
+    ) -> None:
         """`driver` is the same connection without SQLAlchemy, where statements may be run past it."""
         self.connection = connection
         self._driver = driver
-        self._texts = texts
+        self._statements = statements
 
     @property
     def dialect(self) -> str:
@@ -79,26 +85,30 @@ class Rows:
         """
         if self._driver is None:
             return await self._execute(statement, values)
-        ready = self._texts.ready(statement, self.connection.dialect, values)
-        if ready is None:
+        compiled = self._statements.find(statement, self.connection.dialect, values)
+        if compiled is None:
             return await self._execute(statement, values)
-        return await self._run(self._driver, statement, ready, values)
+        return await self._run(self._driver, statement, compiled, values)
 
     async def _execute(self, statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Any]:
         found: Sequence[Any] = (await self.connection.execute(statement, values)).all()
         return found
 
     async def _run(
-        self, driver: "asyncpg.Connection", statement: Select[Any], ready: Ready, values: Mapping[str, Any]
+        self,
+        driver: "asyncpg.Connection",
+        statement: Select[Any],
+        compiled: CompiledStatement,
+        values: Mapping[str, Any],
     ) -> Sequence[Any]:
-        arguments = ready.arguments(values)
+        arguments = compiled.arguments(values)
         sync = self.connection.sync_connection
         assert sync is not None
         sync.dispatch.before_execute(sync, statement, [values], {}, {})
-        told = (sync, None, ready.text, tuple(arguments), None, False)
+        told = (sync, None, compiled.text, tuple(arguments), None, False)
         sync.dispatch.before_cursor_execute(*told)
         try:
-            found = await driver.fetch(ready.text, *arguments)
+            found = await driver.fetch(compiled.text, *arguments)
         except BaseException as error:
             fail_statement(error)  # SQLAlchemy, which tells of its own faults only, does not hear of it
             if driver.is_closed():

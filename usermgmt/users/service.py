@@ -17,8 +17,8 @@ from usermgmt.permissions import Permission
 from usermgmt.roles import queries as role_queries
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller, Renew
+from usermgmt.storage.bounded_reads import find_within
 from usermgmt.storage.pages import Page, Position, page_of
-from usermgmt.storage.within import find_within
 from usermgmt.users import lists, queries
 from usermgmt.users.lists import Count, Filters, Order
 from usermgmt.users.models import NameKind, User
