@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import bindparam, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.groups.models import Group, GroupMember
@@ -12,6 +12,12 @@ from usermgmt.groups.reach import is_within
 from usermgmt.permissions import Reach
 from usermgmt.storage.inserts import insert_if_absent
 from usermgmt.users.models import User
+
+_GROUP_IDS = (  # written once: every sign-in and every account that is shown asks
+    select(GroupMember.user_id, GroupMember.group_id)
+    .where(GroupMember.user_id.in_(bindparam("user_ids", expanding=True)))
+    .order_by(GroupMember.group_id)
+)
 
 
 async def list_groups(session: AsyncSession) -> Sequence[Group]:
@@ -93,11 +99,7 @@ async def delete_member(session: AsyncSession, user_id: UUID, group_id: UUID) ->
 
 async def list_group_ids(session: AsyncSession, user_ids: Sequence[UUID]) -> dict[UUID, list[UUID]]:
     """The groups of each of these accounts."""
-    rows = await session.execute(
-        select(GroupMember.user_id, GroupMember.group_id)
-        .where(GroupMember.user_id.in_(user_ids))
-        .order_by(GroupMember.group_id)
-    )
+    rows = await session.execute(_GROUP_IDS, {"user_ids": user_ids})
     groups: dict[UUID, list[UUID]] = {user_id: [] for user_id in user_ids}
     for user_id, group_id in rows:
         groups[user_id].append(group_id)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,6 +13,12 @@ from usermgmt.permissions import ADMIN, CONFINABLE, EVERYTHING, Permission, Righ
 from usermgmt.roles.held import held_grants, rights_of_grants
 from usermgmt.roles.models import Role, RoleGrant, RolePermission
 from usermgmt.storage.inserts import insert_if_absent
+
+_ROLE_NAMES = (  # written once: every sign-in and every account that is shown asks
+    select(RoleGrant.user_id, RoleGrant.role)
+    .where(RoleGrant.user_id.in_(bindparam("user_ids", expanding=True)), RoleGrant.scope == EVERYTHING)
+    .order_by(RoleGrant.role)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +185,7 @@ async def list_roles_over(session: AsyncSession, group: UUID) -> list[ScopedRole
 
 async def list_role_names(session: AsyncSession, user_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
     """The roles of each of these users, by name."""
-    rows = await session.execute(
-        select(RoleGrant.user_id, RoleGrant.role)
-        .where(RoleGrant.user_id.in_(user_ids), RoleGrant.scope == EVERYTHING)
-        .order_by(RoleGrant.role)
-    )
+    rows = await session.execute(_ROLE_NAMES, {"user_ids": user_ids})
     names: dict[UUID, list[str]] = {user_id: [] for user_id in user_ids}
     for user_id, role in rows:
         names[user_id].append(role)

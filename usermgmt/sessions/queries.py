@@ -59,7 +59,25 @@ _MOVE = (  # built once: every refresh is this statement
     .values(generation=bindparam("next"), refreshed_at=bindparam("at"), idle_expires_at=bindparam("idle_until"))
     .returning(_TABLE.c.expires_at)
 )
-
+_OWN = _TABLE.c.user_id == bindparam("of_user")
+_FROM_NETWORK = _TABLE.c.network == bindparam("from_network")
+_INSERT = insert(_TABLE).inline()
+_HAS_SESSION_FROM = select(exists().where(_OWN, _FROM_NETWORK))
+_ACQUAINTANCE = select(
+    exists().where(_OWN),
+    exists().where(_OWN, _FROM_NETWORK),
+    exists().where(_OWN, _TABLE.c.user_agent.is_not_distinct_from(bindparam("from_device"))),
+)
+_OWN_LIVE = (_OWN, *is_live(_TABLE.c, bindparam("at")))
+_REVOKE_OLDEST = (  # as the others of a sign-in: writing such a statement costs more than running it
+    update(_TABLE)
+    .where(
+        *_OWN_LIVE,
+        _TABLE.c.id.not_in(select(_TABLE.c.id).where(*_OWN_LIVE).order_by(_TABLE.c.id.desc()).limit(bindparam("keep"))),
+    )
+    .values(revoked_at=bindparam("at"), revoked_reason=bindparam("reason"))
+    .returning(_TABLE.c.id)
+)
 
 LIVE_SESSIONS = select(func.count()).where(
     _TABLE.c.refreshed_at >= bindparam("since"),
@@ -82,44 +100,35 @@ async def insert_session(
     user_agent: str | None,
 ) -> Session:
     """Add a session at generation 0."""
-    added = await session.scalars(
-        insert(Session)
-        .values(
-            user_id=user_id,
-            id=session_id,
-            generation=0,
-            created_at=at,
-            authenticated_at=at,
-            refreshed_at=at,
-            idle_expires_at=idle_expires_at,
-            expires_at=expires_at,
-            address=address,
-            network=network,
-            user_agent=user_agent,
-        )
-        .returning(Session)
+    added = Session(
+        user_id=user_id,
+        id=session_id,
+        generation=0,
+        created_at=at,
+        authenticated_at=at,
+        refreshed_at=at,
+        idle_expires_at=idle_expires_at,
+        expires_at=expires_at,
+        address=address,
+        network=network,
+        user_agent=user_agent,
     )
-    return added.one()
+    await session.execute(_INSERT, {column.key: getattr(added, column.key) for column in _TABLE.columns})
+    return added
 
 
 async def has_session_from(session: AsyncSession, user_id: UUID, network: str) -> bool:
     """Whether a network ever signed in to an account."""
-    found = select(exists().where(Session.user_id == user_id, Session.network == network))
-    return bool((await session.execute(found)).scalar_one())
+    found = await session.execute(_HAS_SESSION_FROM, {"of_user": user_id, "from_network": network})
+    return bool(found.scalar_one())
 
 
 async def find_acquaintance(
     session: AsyncSession, user_id: UUID, *, network: str, user_agent: str | None
 ) -> Acquaintance:
     """What the earlier sign-ins to an account tell about one that is made now."""
-    own = Session.user_id == user_id
-    found = await session.execute(
-        select(
-            exists().where(own),
-            exists().where(own, Session.network == network),
-            exists().where(own, Session.user_agent.is_not_distinct_from(user_agent)),
-        )
-    )
+    values = {"of_user": user_id, "from_network": network, "from_device": user_agent}
+    found = await session.execute(_ACQUAINTANCE, values)
     has_any, has_network, has_device = found.one()
     return Acquaintance(is_new_network=has_any and not has_network, is_new_device=has_any and not has_device)
 
@@ -145,15 +154,8 @@ async def update_oldest_revoked(
     session: AsyncSession, user_id: UUID, *, keep: int, now: datetime, reason: RevocationReason
 ) -> Sequence[UUID]:
     """Revoke the live sessions of a user beyond the newest `keep`; their ids. Hold the user's row when it matters."""
-    newest = select(Session.id).where(*_of_live(user_id, now)).order_by(Session.id.desc()).limit(keep)
-    revoked = await session.scalars(
-        update(Session)
-        .where(*_of_live(user_id, now), Session.id.not_in(newest))
-        .values(revoked_at=now, revoked_reason=reason)
-        .returning(Session.id)
-        .execution_options(synchronize_session=False)
-    )
-    return revoked.all()
+    values = {"of_user": user_id, "at": now, "keep": keep, "reason": reason}
+    return (await session.scalars(_REVOKE_OLDEST, values)).all()
 
 
 async def find_session(session: AsyncSession, user_id: UUID, session_id: UUID) -> Session | None:

@@ -1,5 +1,6 @@
 """INSERT … ON CONFLICT DO NOTHING, which both databases have but SQLAlchemy spells per dialect."""
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Table
@@ -20,10 +21,11 @@ async def insert_if_absent(
     bind = connection.get_bind() if isinstance(connection, AsyncSession) else connection
     target = table.__table__
     assert isinstance(target, Table)
-    first = next(iter(target.primary_key.columns))
-    statement: ReturningInsert[Any]
-    if bind.dialect.name == "postgresql":
-        statement = postgresql.insert(target).values(values).on_conflict_do_nothing().returning(first)
-    else:
-        statement = sqlite.insert(target).values(values).on_conflict_do_nothing().returning(first)
-    return (await connection.execute(statement)).one_or_none() is not None
+    statement = _insert(target, bind.dialect.name)
+    return (await connection.execute(statement, values)).one_or_none() is not None
+
+
+@cache
+def _insert(table: Table, dialect: str) -> ReturningInsert[Any]:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(table).on_conflict_do_nothing().returning(next(iter(table.primary_key.columns)))

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, exists, func, select, update
+from sqlalchemy import Table, bindparam, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from usermgmt.groups.reach import is_within
@@ -14,18 +14,35 @@ from usermgmt.roles.models import RoleGrant
 from usermgmt.storage.inserts import insert_if_absent
 from usermgmt.users.models import LoginName, NameKind, Status, User
 
+_TABLE = cast("Table", User.__table__)
+# Those of a sign-in are written once: that costs more than running them.
+_BY_NAME = select(LoginName).where(LoginName.name == bindparam("name"))
+_TAKEN = select(LoginName.name).where(LoginName.name.in_(bindparam("names", expanding=True)))
+_BY_ID = select(User).where(User.id == bindparam("id"), User.deleted_at.is_(None))
+_NOTE_LOGIN = (
+    update(_TABLE)
+    .where(
+        _TABLE.c.id == bindparam("of_id"),
+        _TABLE.c.status == Status.ACTIVE,
+        _TABLE.c.deleted_at.is_(None),
+        _TABLE.c.password_changed_at.is_not_distinct_from(bindparam("seen")),
+    )
+    .values(last_login_at=bindparam("at"))
+    .returning(_TABLE.c.id)
+)
+
 STORED_PASSWORDS = select(func.count()).where(User.password_hash.startswith(bindparam("prefix"), autoescape=False))
 """How many accounts have a password that is stored with a beginning; it reads all of them."""
 
 
 async def find_login_name(session: AsyncSession, name: str) -> LoginName | None:
     """Whose name this is, if anybody's; reserved names of deleted accounts included."""
-    return (await session.scalars(select(LoginName).where(LoginName.name == name))).one_or_none()
+    return (await session.scalars(_BY_NAME, {"name": name})).one_or_none()
 
 
 async def list_taken_names(session: AsyncSession, names: Sequence[str]) -> set[str]:
     """Those of the names that lead to an account."""
-    return set((await session.scalars(select(LoginName.name).where(LoginName.name.in_(names)))).all())
+    return set((await session.scalars(_TAKEN, {"names": names})).all())
 
 
 async def insert_login_name(session: AsyncSession, name: str, *, kind: NameKind, user_id: UUID) -> bool:
@@ -46,8 +63,8 @@ async def list_password_hashes(session: AsyncSession, ids: Sequence[UUID]) -> di
 
 async def find_user(session: AsyncSession, user_id: UUID, reach: Reach = EVERYONE) -> User | None:
     """One account, if it is within reach."""
-    statement = select(User).where(User.id == user_id, User.deleted_at.is_(None), is_within(user_id, reach))
-    return (await session.scalars(statement)).one_or_none()
+    statement = _BY_ID if reach.is_everyone else _BY_ID.where(is_within(user_id, reach))
+    return (await session.scalars(statement, {"id": user_id})).one_or_none()
 
 
 async def find_user_for_update(session: AsyncSession, user_id: UUID, reach: Reach = EVERYONE) -> User | None:
@@ -80,17 +97,7 @@ async def update_last_login(
     session: AsyncSession, user_id: UUID, *, password_changed_at: datetime | None, now: datetime
 ) -> bool:
     """Note a sign-in; False when the account was disabled, deleted or given another password since it was read."""
-    noted = await session.execute(
-        update(User)
-        .where(
-            User.id == user_id,
-            User.status == Status.ACTIVE,
-            User.deleted_at.is_(None),
-            User.password_changed_at.is_not_distinct_from(password_changed_at),
-        )
-        .values(last_login_at=now)
-        .returning(User.id)
-    )
+    noted = await session.execute(_NOTE_LOGIN, {"of_id": user_id, "seen": password_changed_at, "at": now})
     return noted.one_or_none() is not None
 
 
