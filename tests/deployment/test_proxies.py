@@ -16,7 +16,9 @@ from tests.deployment.conftest import People
 from tests.deployment.instances import Instance
 from tests.deployment.programs import NAME, Proxy, proxy
 from tests.deployment.traffic import Client, told, traffic
+from tests.operator.calls import call
 from tests.operator.conftest import PASSWORD
+from tests.servers import PostgreSQL
 
 FORGED = {
     "X-Forwarded-For": "203.0.113.9",
@@ -25,6 +27,7 @@ FORGED = {
     "X-Forwarded-Proto": "http",
     "X-Forwarded-Host": "evil.example",
 }
+WITHOUT_DATABASE = ("/.well-known/jwks.json", "/health/live", "/problems/database-unavailable")
 UPGRADE = (
     b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nTE: trailers\r\n"
     b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
@@ -51,7 +54,7 @@ def recorded(kind: str, tmp_path: Path) -> Iterator[tuple[Proxy, list[bytes]]]:
             lines = [self.rfile.readline()]
             while lines[-1] not in {b"\r\n", b""}:
                 lines.append(self.rfile.readline())
-            if b"/health/ready" not in lines[0]:
+            if b"/health/" not in lines[0]:
                 heads.append(b"".join(lines))
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
 
@@ -204,6 +207,31 @@ def test_a_killed_instance_costs_only_what_was_under_way_on_it(
         kept = people.display_name(name).split()[1]
         assert int(kept) - int(acknowledged.split()[1]) in {0, 1}  # written, and perhaps killed before it said so
     told(f"{before.kind}, an instance killed", seen)
+
+
+def test_without_a_database_instances_answer_for_themselves_and_public_keys_are_there(
+    before: Proxy, instances: tuple[Instance, Instance], postgresql: PostgreSQL
+):
+    client = client_of(before)
+    sign_in = ("POST", "/api/auth/login", {"username": "nobody", "password": PASSWORD})
+    for path in WITHOUT_DATABASE:
+        assert client.ask("GET", path)[0] == 200, path
+    postgresql.stop()
+    try:
+        until(lambda: all(call(f"{each.url}/health/ready")[0] == 503 for each in instances))
+        time.sleep(2)  # until the proxy has asked each of them twice
+        for _ in range(4):  # whichever instance it asks
+            for path in WITHOUT_DATABASE:
+                assert client.ask("GET", path)[0] == 200, path
+            status, problem = client.ask(*sign_in)
+            assert (status, problem["code"]) == (503, "database_unavailable")
+            status, readiness = client.ask("GET", "/health/ready")
+            assert (status, readiness["checks"]["database"]) == (503, False)
+    finally:
+        postgresql.start()
+    until(lambda: client.ask("GET", "/health/ready")[0] == 200)
+    assert client.ask(*sign_in)[1]["code"] == "invalid_credentials"
+    client.close()
 
 
 def test_a_reload_of_one_instance_with_two_workers_fails_no_request(
