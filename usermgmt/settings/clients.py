@@ -84,10 +84,11 @@ class ThrottleSettings(Section):
 
 
 class ValkeySettings(Section):
-    """A Valkey or Redis server in which several workers count requests together."""
+    """A Valkey or Redis server in which workers and instances count requests together; several workers need it."""
 
     url: Annotated[SecretStr, AfterValidator(_valkey_url)] = Field(
-        default=SecretStr(""), description="URL, as in valkey://:password@host:6379/0; empty: each worker counts alone."
+        default=SecretStr(""),
+        description="URL, as in valkey://:password@host:6379/0; empty: each process counts alone.",
     )
     timeout: Annotated[Duration, Between(SHORTEST, Duration.parse("1s"))] = Field(
         default=Duration.parse("50ms"), description="Duration to wait for an answer before counting alone."
