@@ -225,11 +225,12 @@ def test_files_with_secrets_that_everybody_reads_are_told(bare: CommandLine, tmp
     (secret := tmp_path / "secret").write_text(SECRET, encoding="utf-8")
     del bare.environ["USERMGMT_SECRET_KEYS"]
     bare.environ["USERMGMT_SECRET_KEYS_FILE"] = str(secret)
-    for mode, severity in ((0o644, "warning"), (0o640, "ok")):
+    for folder, mode, severity in ((0o755, 0o644, "warning"), (0o755, 0o640, "ok"), (0o750, 0o644, "ok")):
+        tmp_path.chmod(folder)
         config.chmod(mode)
         secret.chmod(mode)
         assert report(bare)["settings.files"] == {severity}
-    secret.chmod(0o644)
+    tmp_path.chmod(0o755)
     assert f"chmod 640 {secret}" in bare.run("doctor").stdout
 
 

@@ -192,7 +192,7 @@ async def secrets_are_private(installation: Installation) -> AsyncIterator[Findi
     told = False
     for path, keys in files.items():
         mode = mode_of(path)
-        if mode is not None and mode & OTHERS:
+        if mode is not None and mode & OTHERS and not _is_shut(path.resolve().parent):
             told = True
             verb = "changed" if mode & stat.S_IWOTH else "read"
             yield warning(
@@ -242,6 +242,12 @@ def mode_of(path: Path) -> int | None:
         return stat.S_IMODE(path.stat().st_mode)
     except OSError:
         return None
+
+
+def _is_shut(folder: Path) -> bool:
+    """Whether others cannot reach what is in a folder, whatever its mode."""
+    mode = mode_of(folder)
+    return mode is not None and not mode & stat.S_IXOTH
 
 
 def _file_of(origin: str) -> Path | None:
