@@ -77,8 +77,9 @@ def require_secret(settings: Settings) -> None:
                 SettingsProblem(
                     "secret.keys",
                     settings.origins["secret.keys"],
-                    "must be set, in USERMGMT_SECRET_KEYS or as a file named by USERMGMT_SECRET_KEYS_FILE;"
-                    " for a first look, start `usermgmt serve --dev` once",
+                    "must be set, in USERMGMT_SECRET_KEYS or as a file named by USERMGMT_SECRET_KEYS_FILE"
+                    f" (no {settings.server.data_dir / SECRET_FILE} here: for a first look run this where"
+                    " `usermgmt serve --dev` ran, or set USERMGMT_SERVER__DATA_DIR to its data directory)",
                 )
             ]
         )
