@@ -1,8 +1,10 @@
 """`usermgmt serve --dev`: the first minutes."""
 
 import json
+import os
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.operator.calls import DIRECT, SECONDS, call, sign_in
-from tests.operator.conftest import PASSWORD, CommandLine, Process, Start
+from tests.operator.conftest import PASSWORD, PROGRAM, CommandLine, Process, Start
 from tests.servers import free_port
 
 TERM = signal.SIGTERM
@@ -108,6 +110,19 @@ def test_a_name_that_is_taken_is_not_taken_over(start: Start, here: CommandLine)
     assert sign_in(banner["API"], "admin2", banner["Password"].split()[0]) == 200
     roles = {user["username"]: user["roles"] for user in here.documents("users", "list")}
     assert roles == {"admin": ["user"], "admin2": ["admin"]}
+
+
+def test_a_port_that_is_taken_is_told_with_how_to_choose_another() -> None:
+    def refusal(port: int, **more: str) -> tuple[int, str]:
+        command = [PROGRAM, "serve", "--dev", "--port", str(port)]
+        done = subprocess.run(command, env={**os.environ, **more}, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
+        told = f"Error: Cannot listen on 127.0.0.1 port {taken}: Address already in use."
+        assert refusal(taken) == (1, f"{told} Choose another port: --port 9000, or `make run PORT=9000`.\n")
+        assert refusal(0, USERMGMT_SERVER__MANAGEMENT_BIND=f"127.0.0.1:{taken}") == (1, f"{told}\n")
 
 
 def test_the_first_administrator_can_be_chosen(start: Start) -> None:

@@ -6,6 +6,7 @@ is still open after `server.graceful_timeout` is dropped, whatever its client do
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -39,6 +40,7 @@ INCOMPLETE_BYTES = 16 * 1024
 WATCHDOG_SECONDS = 0.5
 COLLECTED_AFTER = (20_000, 20, 20)  # objects, and collections of the younger generation
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+OTHER_PORT = " Choose another port: --port 9000, or `make run PORT=9000`."
 
 T = TypeVar("T")
 Serve = Callable[..., Coroutine[Any, Any, None]]
@@ -109,14 +111,10 @@ def bound_sockets(settings: ServerSettings) -> Iterator[list[socket.socket]]:
     Refused when one cannot be had.
     """
     with contextlib.ExitStack() as stack:
-        try:
-            found = _addresses(settings.host, settings.port)
-            if settings.management_bind:
-                host, _, port = settings.management_bind.rpartition(":")
-                found += _addresses(host.strip("[]"), int(port))
-            bound = [stack.enter_context(_bound(family, address)) for family, address in found]
-        except OSError as error:
-            raise _cannot_listen(f"{settings.host} port {settings.port}", error) from None
+        bound = [stack.enter_context(sock) for sock in _sockets(settings.host, settings.port, mend=OTHER_PORT)]
+        if settings.management_bind:
+            host, _, port = settings.management_bind.rpartition(":")
+            bound += [stack.enter_context(sock) for sock in _sockets(host.strip("[]"), int(port))]
         yield bound
 
 
@@ -193,6 +191,15 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return runner.run(main())
 
 
+def _sockets(host: str, port: int, *, mend: str = "") -> Iterator[socket.socket]:
+    """A socket on each address of a host; refused at the first that cannot be had, with `mend` where one is taken."""
+    try:
+        for family, address in _addresses(host, port):
+            yield _bound(family, address)
+    except OSError as error:
+        raise _cannot_listen(f"{host} port {port}", error, mend=mend) from None
+
+
 def _addresses(host: str, port: int) -> list[tuple[int, Any]]:
     """The addresses of a host; only the first when each would get another free port."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -214,8 +221,9 @@ def _bound(family: int, address: Any) -> socket.socket:  # an address has as man
     return sock
 
 
-def _cannot_listen(place: str, error: OSError) -> Refusal:
-    return Refusal(f"Cannot listen on {place}: {error.strerror}.", code="cannot_listen")
+def _cannot_listen(place: str, error: OSError, *, mend: str = "") -> Refusal:
+    more = mend if error.errno == errno.EADDRINUSE else ""
+    return Refusal(f"Cannot listen on {place}: {error.strerror}.{more}", code="cannot_listen")
 
 
 def _config(settings: ServerSettings) -> Config:
