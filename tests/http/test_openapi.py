@@ -64,6 +64,10 @@ def test_every_tag_is_described_by_a_sentence_and_used(spec):
     assert all(tag["description"].endswith(".") and " " in tag["description"] for tag in spec["tags"])
 
 
+def test_summaries_are_plain_text(spec):
+    assert "`" not in "".join(operation["summary"] for item in spec["paths"].values() for operation in item.values())
+
+
 def test_operation_ids_are_unique(spec):
     names = [operation["operationId"] for item in spec["paths"].values() for operation in item.values()]
     assert len(names) == len(set(names))

@@ -125,7 +125,7 @@ class Provider(OpenAPIProvider):
         operation: dict[str, Any] = {
             "operationId": self._operation_id(rule),
             "tags": [rule.endpoint.partition(".")[0]],
-            "summary": summary.rstrip("."),
+            "summary": summary.rstrip(".").replace("`", ""),  # the page shows it as it is
             "parameters": [
                 *(_path_parameter(name, converter) for name, converter in rule._converters.items()),
                 *_query_parameters(inputs.query, components),
