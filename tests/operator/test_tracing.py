@@ -177,5 +177,5 @@ def test_a_setting_whose_extra_is_missing_stops_the_start(
     monkeypatch.setitem(sys.modules, module, None)
     line.environ[f"USERMGMT_{setting}"] = value
     said = line.refused(78, "serve", "--port", "0")
-    assert f"needs a library that is not installed: pip install 'usermgmt[{extra}]'" in said
+    assert f"needs a library that is not installed: pip install '.[{extra}]' in the checkout" in said
     assert "canary" not in said

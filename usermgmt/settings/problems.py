@@ -79,7 +79,7 @@ def _missing_extras(settings: Settings) -> Iterator[tuple[str, str]]:
     )
     for is_wanted, key, module, extra in extras:
         if is_wanted and not _is_installed(module):
-            yield key, f"needs a library that is not installed: pip install 'usermgmt[{extra}]'"
+            yield key, f"needs a library that is not installed: pip install '.[{extra}]' in the checkout"
 
 
 def _is_installed(module: str) -> bool:
