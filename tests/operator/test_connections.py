@@ -1,6 +1,8 @@
 """Connections: how many, how long a head may take, and what is no clear HTTP/1.1."""
 
 import json
+import re
+import signal
 import socket
 import time
 from contextlib import ExitStack, closing, suppress
@@ -151,6 +153,53 @@ def test_an_upgrade_to_http_2_without_tls_is_ignored(url: str):  # I06
         assert answered(connection)[0] == 200
         connection.sendall(GET.replace(b"/health/live", b"/api/users") + b"\r\n")
         assert answered(connection)[0] == 401
+
+
+WEBSOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+HANDSHAKE = WEBSOCKET + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+FRAME = b"\x81\x05hello"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        GET + WEBSOCKET + b"\r\n",
+        GET + WEBSOCKET.replace(b"websocket", b"WebSocket, foo") + b"\r\n",
+        GET + HANDSHAKE + b"\r\n",
+        GET + HANDSHAKE + b"Content-Length: 5\r\n\r\nhello",
+        GET + HANDSHAKE + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        GET.replace(b"GET", b"get") + WEBSOCKET + b"\r\n",
+    ],
+)
+def test_an_upgrade_to_a_websocket_is_ignored_and_the_connection_goes_on(url: str, asked: bytes):
+    with closing(connection_to(url)) as connection:
+        for _ in range(2):
+            connection.sendall(asked)
+            assert answered(connection)[0] == 200
+        connection.sendall(GET + b"\r\n")
+        assert answered(connection)[0] == 200
+
+
+def test_what_comes_after_the_handshake_of_a_websocket_is_a_head_that_does_not_end(url: str):
+    for target, status in ((b"/health/live", b"200"), (b"http://[", b"400")):
+        received, is_over = exchange(url, GET.replace(b"/health/live", target) + HANDSHAKE + b"\r\n" + FRAME * 10)
+        assert re.findall(rb"HTTP/1.1 (\d+) ", received) == [status]
+        assert is_over
+
+
+@pytest.mark.parametrize("fast_path", ["true", "false"])
+def test_who_asks_for_a_websocket_keeps_nobody_alive(start: Start, database_url: str, fast_path: str):
+    process = start("serve", "--port", "0", environ=environment(database_url, server__fast_path=fast_path))
+    url = json.loads(process.wait_for('"serving"'))["url"]
+    with ExitStack() as stack:
+        for head in (WEBSOCKET, HANDSHAKE):
+            held = stack.enter_context(closing(connection_to(url)))
+            held.sendall(GET + head + b"\r\n")
+            assert held.recv(12)
+        began = time.monotonic()
+        assert process.end(signal.SIGTERM) == 0
+        assert time.monotonic() - began < 10  # a third of `server.graceful_timeout`
+    assert "Traceback" not in process.output + process.errors()
 
 
 def test_http_2_that_was_not_agreed_on_is_refused(url: str):  # I06

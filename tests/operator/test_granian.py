@@ -88,8 +88,10 @@ def test_what_is_no_clear_request_is_refused_or_closed(serving: Serving, lines: 
 CHUNKED = (
     b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
-
-
+WEBSOCKET = (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 NONE_OF_OURS = {
     b"GET /health/live HTTP/1.1\r\n\r\n": 400,
     b"GET /health/live HTTP/1.1\r\nHost: x\r\nhost: x\r\n\r\n": 400,
@@ -98,6 +100,8 @@ NONE_OF_OURS = {
     b"GET elsewhere.example:80 HTTP/1.1\r\nHost: x\r\n\r\n": 400,
     b"GET elsewhere HTTP/1.1\r\nHost: x\r\n\r\n": 400,
     b"GET http://[::1/api HTTP/1.1\r\nHost: x\r\n\r\n": 400,
+    b"GET http://[ HTTP/1.1\r\nHost: x\r\n" + WEBSOCKET: 400,
+    b"GET /api/users/me HTTP/1.1\r\nHost: x\r\n" + WEBSOCKET: 401,
     CHUNKED + b"zz\r\n": 400,
     CHUNKED + b"f" * 17 + b"\r\n": 400,
     CHUNKED + b"1\r\nabc\r\n0\r\n\r\n": 400,
@@ -109,6 +113,10 @@ def test_what_is_none_of_ours_is_the_fault_of_who_asks(serving: Serving) -> None
     with connection_to(url) as connection:
         connection.sendall(b"GET /health/live HTTP/1.0\r\n\r\n")
         assert answered(connection)[0] == 200
+    with connection_to(url) as connection:
+        for _ in range(2):  # it rests as others do, and ends with them
+            connection.sendall(GET.removesuffix(b"\r\n") + WEBSOCKET)
+            assert answered(connection)[0] == 200
     for request, status in NONE_OF_OURS.items():
         with connection_to(url) as connection:
             connection.sendall(request)

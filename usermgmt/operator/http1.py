@@ -20,7 +20,8 @@ class PlainHttp1(H11Protocol):
     """HTTP/1.1 that stays HTTP/1.1, and refuses a message whose length is told twice.
 
     A proxy that decides by paths must see every request: an upgrade to HTTP/2 without TLS would hide them, and of
-    Content-Length and Transfer-Encoding it may believe the other one (RFC 9112, section 6.1).
+    Content-Length and Transfer-Encoding it may believe the other one (RFC 9112, section 6.1). There are no websockets:
+    a connection that became one, or was refused as one, would have none of the limits of others.
     """
 
     _head = b""
@@ -116,8 +117,14 @@ class PlainHttp1(H11Protocol):
         elif len(request.headers) > MOST_HEADERS or length > LONGEST_HEAD:
             await self._refuse(431)
         else:
-            await super()._create_stream(request)
+            await super()._create_stream(_without_upgrade(request) if b"upgrade" in names else request)
 
     async def _refuse(self, status: int) -> None:
         await self._send_error_response(status)
         await self.send(Closed())
+
+
+def _without_upgrade(request: h11.Request) -> h11.Request:
+    """The request as of a client that asks for no other protocol, which RFC 9110 lets a server ignore."""
+    headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
+    return h11.Request(method=request.method, headers=headers, target=request.target, http_version=request.http_version)
