@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamEnded, StreamReset
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    PingAckReceived,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+)
 from h2.exceptions import ProtocolError
 from hpack import Encoder
 from hyperframe.frame import ContinuationFrame, HeadersFrame, PingFrame, PriorityFrame, RstStreamFrame
@@ -255,6 +263,41 @@ def answered_streams(data: bytes) -> set[int]:
             streams.add(int.from_bytes(data[5:9]))
         data = data[9 + length :]
     return streams
+
+
+WEBSOCKET = [(":path", "/"), (":scheme", "https"), (":authority", "x"), (":protocol", "websocket")]
+UNSERVED = {
+    "an extended CONNECT": [(":method", "CONNECT"), *WEBSOCKET],
+    "a CONNECT in small letters": [(":method", "connect"), *WEBSOCKET[:-1]],
+    "too many headers": [*LIVE, *((f"x-{number}", "a") for number in range(200))],
+    "a request that is taken back": LOGIN,
+}
+
+
+@pytest.mark.parametrize("headers", UNSERVED.values(), ids=UNSERVED)
+def test_what_is_not_served_lets_its_connection_rest(
+    started: tuple[Process, Connect], headers: list[tuple[str, str]]
+) -> None:
+    process, connect = started
+    speaker = connect()
+    speaker.ask(1, LIVE)
+    assert speaker.status(1) == 200
+    speaker.http2.send_headers(3, headers)
+    speaker.flush()
+    if headers is LOGIN:
+        speaker.http2.reset_stream(3)
+    else:
+        assert any(
+            isinstance(event, ResponseReceived) and dict(event.headers)[b":status"] in (b"405", b"431")
+            for event in speaker.events()
+        )
+    speaker.http2.ping(b"12345678")
+    speaker.flush()
+    assert any(isinstance(event, PingAckReceived) for event in speaker.events())
+    began = time.monotonic()
+    assert process.end(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 10  # what does not rest is kept for `server.graceful_timeout`
+    assert "Traceback" not in process.output + process.errors()
 
 
 def test_open_streams_keep_nobody_alive(start: Start, database_url: str, tmp_path: Path) -> None:

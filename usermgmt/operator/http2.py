@@ -133,6 +133,8 @@ class BoundedHttp2(H2Protocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._pass_on, self.send = self.send, self._note
+        self._is_resting = False
         self._server = self.context
         self.context = cast("WorkerContext", _Endless(self.context))
         self.connection = _bounded_connection()
@@ -188,8 +190,14 @@ class BoundedHttp2(H2Protocol):
                 return
             await super()._handle_events([event])
         await self._flush()
-        if self._last is not None and self.idle:
+        is_told = self._is_resting and self._last is None
+        if self.idle and not is_told:  # what was refused or reset ends without a word
             await self.send(Updated(idle=True))
+
+    async def _note(self, event: Event) -> None:
+        if isinstance(event, Updated):
+            self._is_resting = event.idle
+        await self._pass_on(event)
 
     def _is_allowed(self, event: h2.events.Event) -> bool:
         if isinstance(event, h2.events.StreamReset):
@@ -258,6 +266,6 @@ def _bounded_connection() -> H2Connection:
 def _refusal(headers: list[Any]) -> int | None:
     """The status for a head that is none of ours: what tunnels, and what is too much."""
     named = dict(headers)
-    if named[b":method"] == b"CONNECT" or not named[b":method"].isascii():
+    if named[b":method"].upper() == b"CONNECT" or not named[b":method"].isascii():
         return 405
     return 431 if len(headers) > MOST_HEADERS else None
