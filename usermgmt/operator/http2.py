@@ -6,6 +6,7 @@ for a moment served all the same, since its requests may be on their way; what c
 says that nothing was done with it (RFC 9113, section 6.8 and REFUSED_STREAM).
 """
 
+import asyncio
 import time
 from contextlib import suppress
 from typing import Any, ClassVar, cast
@@ -26,89 +27,14 @@ from hypercorn.typing import WorkerContext
 from hyperframe.frame import GoAwayFrame
 from priority.priority import MissingStreamError, PriorityError
 
+from usermgmt.operator.frames import ANY_STREAM, Allowance, Frames
 from usermgmt.operator.heads import LONGEST_HEAD, MOST_HEADERS
 
-ANY_STREAM = 2**31 - 1
 MOST_STREAMS = 100  # at once, and given up at once
 MOST_CLOSED_STREAMS = 1_000  # remembered; the library's own 65,536 are 8 MiB of each connection
-CONTROLS = (
-    h2.events.PingReceived,
-    h2.events.PriorityUpdated,
-    h2.events.RemoteSettingsChanged,
-    h2.events.WindowUpdated,
-)
-
-PREFACE_BYTES = 24
-FRAME_HEAD_BYTES = 9
-DATA, HEADERS, CONTINUATION = 0, 1, 9
-END_HEADERS = 4
+BYTES_A_FRAME = 8 * 1024  # of what is sent, which the client has to acknowledge
 
 log = structlog.get_logger("usermgmt.server")
-
-
-class Allowance:
-    """How often something may happen: so often at once, and so often a second from then on."""
-
-    def __init__(self, at_once: float, a_second: float) -> None:
-        self._most, self._a_second = at_once, a_second
-        self._left, self._seen = at_once, time.monotonic()
-
-    def takes(self) -> bool:
-        """Whether it may happen once more."""
-        now = time.monotonic()
-        self._left = min(self._most, self._left + (now - self._seen) * self._a_second) - 1
-        self._seen = now
-        return self._left >= 0
-
-
-class Frames:
-    """Follows the frames that come in, to tell since when one of them, or a head of several, has not ended."""
-
-    def __init__(self, now: float) -> None:
-        self._began = now
-        self._has_asked = self._is_within_head = False
-        self._head = bytearray()  # of the present frame
-        self._missing = PREFACE_BYTES
-        self._kind = self._flags = self._stream = -1
-
-    def follow(self, data: bytes, now: float) -> None:
-        """Take note of bytes that came."""
-        at = 0
-        while at < len(data):
-            if self._missing:
-                taken = min(self._missing, len(data) - at)
-                self._missing -= taken
-            else:
-                taken = FRAME_HEAD_BYTES - len(self._head)
-                if not self._head and not self._is_within_head and self._has_asked:
-                    self._began = now
-                self._head += data[at : at + taken]
-                self._note_head()
-            at += taken
-            if not self._missing and len(self._head) == FRAME_HEAD_BYTES:
-                self._note_end()
-
-    def unfinished_since(self) -> float | None:
-        """When the frame or the head began that has not ended; at first, when the connection did. None: neither has."""
-        is_whole = not self._head and not self._is_within_head and self._has_asked
-        return None if is_whole else self._began
-
-    def data_of(self) -> int | None:
-        """The stream of the body of which a frame has begun, if that is what has not ended."""
-        return self._stream if self._has_asked and self._missing and self._kind == DATA else None
-
-    def _note_head(self) -> None:
-        if len(self._head) < FRAME_HEAD_BYTES:
-            return
-        self._missing = int.from_bytes(self._head[:3])
-        self._kind, self._flags = self._head[3:5]
-        self._stream = int.from_bytes(self._head[5:]) & ANY_STREAM
-
-    def _note_end(self) -> None:
-        self._head.clear()
-        if self._kind in (HEADERS, CONTINUATION):
-            self._is_within_head = not self._flags & END_HEADERS
-            self._has_asked = self._has_asked or not self._is_within_head
 
 
 class _Connection(H2Connection):
@@ -134,12 +60,12 @@ class BoundedHttp2(H2Protocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._pass_on, self.send = self.send, self._note
-        self._is_resting = False
+        self._is_resting = self._is_over = False
         self._server = self.context
         self.context = cast("WorkerContext", _Endless(self.context))
         self.connection = _bounded_connection()
         self._resets = Allowance(MOST_STREAMS, 10)
-        self._controls = Allowance(2_000, 200)
+        self._costs = Allowance(1_000, 200)
         self._frames = Frames(time.monotonic())
         self._is_told = False
         self._last: int | None = None
@@ -148,16 +74,29 @@ class BoundedHttp2(H2Protocol):
     async def handle(self, event: Event) -> None:
         """Take what the client sent; one who sends what makes no sense, or too much of it, is shown out."""
         if isinstance(event, RawData):
-            self._frames.follow(event.data, time.monotonic())
-        try:
+            await self._take(event.data)
+        else:
             await super().handle(event)
-        except PriorityError:
-            await self._show_out(ErrorCodes.ENHANCE_YOUR_CALM)
         if self.closed:  # who writes an answer would wait for ever until it is sent
             for buffer in tuple(self.stream_buffers.values()):
                 await buffer.close()
         if self._server.terminated.is_set() and not self._is_told:
             await self.tell_end()
+
+    async def _take(self, data: bytes) -> None:
+        """Take some frames at a turn: thousands fit into what is read at once, and others wait for theirs."""
+        end = 0
+        while end < len(data) and not self._is_over:
+            if end:
+                await asyncio.sleep(0)
+            began, end = end, self._frames.follow(data, end, time.monotonic())
+            try:
+                if self._costs.takes(self._frames.cost()):
+                    await super().handle(RawData(data[began:end]))
+                    continue
+            except PriorityError:
+                pass
+            await self._show_out(ErrorCodes.ENHANCE_YOUR_CALM)
 
     def head_since(self, now: float) -> float | None:  # noqa: ARG002 - as of HTTP/1.1
         """When the head or the frame began that has not ended; how long a body may take is for its reader to say."""
@@ -185,7 +124,7 @@ class BoundedHttp2(H2Protocol):
                 # the answer was faster than the body
                 self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 continue
-            if not self._is_allowed(event):
+            if isinstance(event, h2.events.StreamReset) and not self._resets.takes():
                 await self._show_out(ErrorCodes.ENHANCE_YOUR_CALM)
                 return
             await super()._handle_events([event])
@@ -197,12 +136,11 @@ class BoundedHttp2(H2Protocol):
     async def _note(self, event: Event) -> None:
         if isinstance(event, Updated):
             self._is_resting = event.idle
+        elif isinstance(event, RawData):
+            self._costs.takes(-len(event.data) / BYTES_A_FRAME)
+        else:
+            self._is_over = True
         await self._pass_on(event)
-
-    def _is_allowed(self, event: h2.events.Event) -> bool:
-        if isinstance(event, h2.events.StreamReset):
-            return self._resets.takes()
-        return self._controls.takes() if isinstance(event, CONTROLS) else True
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         assert request.stream_id is not None
