@@ -125,6 +125,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("http.paging", ("http.*", "storage.pages")),
     ("http.budgets", ("errors", "settings", "runtime", "http.*", "storage.counters", "telemetry.metrics")),
     ("http.pipeline", ("errors", "permissions", "runtime", "security.*", "http.*", "telemetry.*")),
+    ("http.fields", ("clock", "http.patterns")),  # a time that is kept is one that a clock could have told
     ("http.traces", ("http.management", "telemetry.*")),
     ("http.problems", ("errors", "http.*", "telemetry.error_tracking")),
     ("http.*", ("errors", "permissions", "settings", "runtime", "strict_json", "security.*", "http.*", "")),
@@ -132,7 +133,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("{slice}.models", ("storage.types",)),
     ("{slice}.events", ()),
     ("imports.reading", ("errors", "strict_json")),
-    ("imports.rows", ("errors", "security.*", "users.models")),
+    ("imports.rows", ("errors", "clock", "security.*", "users.models")),
     ("health.measures", ("runtime", "telemetry.metrics")),
     ("health.metrics_routes", ("errors", "http.*", "telemetry.metrics", "{own}.measures")),
     (

@@ -1,7 +1,19 @@
 """Time as an argument: what is built once per process asks this clock, so that tests can move it."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+"""Before it nothing has happened that anybody could tell of."""
+LEEWAY = timedelta(minutes=1)
+"""How far the clock of another machine may go before this one's."""
+
+
+def whole_milliseconds(time: datetime) -> datetime:
+    """The time as it is stored, and as clients read it. The last of the calendar, which a driver takes for infinity, is
+    not among them.
+    """
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 class Clock(Protocol):
@@ -16,5 +28,4 @@ class SystemClock:
 
     def now(self) -> datetime:
         """The present time, aware, in UTC, in whole milliseconds."""
-        now = datetime.now(UTC)
-        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+        return whole_milliseconds(datetime.now(UTC))

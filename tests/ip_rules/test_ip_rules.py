@@ -158,6 +158,16 @@ async def test_a_rule_ends_when_its_time_is_over(server: Server, admin: Person, 
     assert (await from_(ada, STRANGE, "GET", "/api/users/me")).status_code == 200
 
 
+async def test_a_rule_may_be_for_ever(server: Server, admin: Person, ada: Person):
+    made = await (await add(admin, network=STRANGE, expires_at="9999-12-31T23:59:59.999999Z")).get_json()
+    assert made["expires_at"] == "9999-12-31T23:59:59.999Z"
+    assert await (await admin.get(f"{RULES}/{made['id']}")).get_json() == made
+    assert await server.rows("SELECT id FROM ip_rules WHERE expires_at < '9999-12-31 23:59:59.9995'")
+    server.clock.move(timedelta(days=30_000))
+    await ada.log_in()
+    assert (await from_(ada, STRANGE, "GET", "/api/users/me")).status_code == 403
+
+
 # Not locking oneself out
 
 

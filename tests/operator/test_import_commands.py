@@ -48,7 +48,8 @@ def test_accounts_are_made_with_all_that_a_row_has(line: CommandLine) -> None:
         groups=["staff"],
         attributes={"plan": "pro", "seats": 3},
         email_verified=True,
-        created_at="2020-02-03T04:05:06+01:00",
+        created_at="2020-02-03T04:05:06.789999+01:00",
+        last_login_at="1970-01-01T00:00:00Z",
     )
     found = totals(line, rows(ada, person("bob")))
     assert (found["created"], found["exists"], found["refused"]) == (2, 0, 0)
@@ -56,11 +57,11 @@ def test_accounts_are_made_with_all_that_a_row_has(line: CommandLine) -> None:
     assert {name: shown[name] for name in ("id", "display_name", "status", "attributes", "email_verified")} == {
         name: ada[name] for name in ("id", "display_name", "status", "attributes", "email_verified")
     }
-    assert (shown["roles"], shown["groups"], shown["created_at"]) == (
-        ["manager", "user"],
-        [group],
-        "2020-02-03T03:05:06.000Z",
-    )
+    assert (shown["roles"], shown["groups"]) == (["manager", "user"], [group])
+    assert (shown["created_at"], shown["last_login_at"]) == ("2020-02-03T03:05:06.789Z", "1970-01-01T00:00:00.000Z")
+    assert [each["username"] for each in line.documents("users", "list", "--created-after", shown["created_at"])] == [
+        "bob"
+    ]
     assert line.document("users", "show", "bob")["roles"] == ["user"]
     (event,) = [each for each in line.documents("audit", "list") if each["event"] == "users.imported"]
     assert event["details"] == {"count": 2}
@@ -95,6 +96,10 @@ def test_a_dry_run_tells_everything_and_does_nothing(line: CommandLine) -> None:
         (person("ada", id="00000000-0000-0000-0000-000000000000"), "/id", "invalid_format"),
         (person("ada", created_at="0001-01-01T00:00:00+23:00"), "/created_at", "invalid_format"),
         (person("ada", created_at="9999-12-31T23:59:59-23:00"), "/created_at", "invalid_format"),
+        (person("ada", created_at="0001-01-01T00:00:00Z"), "/created_at", "out_of_range"),
+        (person("ada", created_at="9999-12-31T23:59:59.999999Z"), "/created_at", "out_of_range"),
+        (person("ada", last_login_at="1969-12-31T23:59:59.999Z"), "/last_login_at", "out_of_range"),
+        (person("ada", last_login_at="2222-02-02T00:00:00Z"), "/last_login_at", "out_of_range"),
         (person("ada", roles=0), "/roles", "wrong_type"),
         (person("ada", password="short"), "/password", "password_too_short"),
         (person("ada", password_hash="5f4dcc3b5aa765d61d8327deb882cf99"), "/password_hash", "unknown_hash"),

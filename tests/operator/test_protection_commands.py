@@ -52,6 +52,8 @@ def test_ip_rules_are_added_explained_and_suspended(made: CommandLine):
         (("add", "10.0.0.0/8", "--deny", "--role", "admin", "--set", "admin"), 2),
         (("add", "10.0.0.0/8", "--deny", "--user", "nosuch"), 1),
         (("add", "10.0.0.0/8", "--deny", "--expires", "soon"), 1),
+        (("add", "10.0.0.0/8", "--deny", "--expires", "99999999d"), 1),
+        (("add", "10.0.0.0/8", "--deny", "--expires", "9999999999d"), 1),
         (("remove", "01900000-0000-7000-8000-000000000000"), 1),
         (("remove", "x"), 2),
         (("check", "nowhere"), 2),

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
 import pytest
 
@@ -136,6 +137,40 @@ async def test_ties_of_time_are_settled_by_id(server: Server, admin):
         seen = [user["id"] async for page in pages(admin, sort=order, limit=2) for user in page["items"]]
         assert seen == sorted(seen, reverse=order == "-created_at")
         assert len(set(seen)) == 10
+
+
+@pytest.mark.parametrize("order", ["created_at", "-created_at"])
+async def test_the_first_and_the_last_time_of_the_calendar_are_times(server: Server, admin, ada, bob, order):
+    """On PostgreSQL they were once stored as infinite, by rows that were imported so."""
+    first, last = "0001-01-01 00:00:00.000000", "9999-12-31 23:59:59.999999"
+    if not server.runtime.database.is_sqlite:
+        first, last = "-infinity", "infinity"
+    for person, at in ((ada, last), (bob, first)):
+        await server.execute(
+            f"UPDATE users SET created_at = '{at}', updated_at = '{at}', last_login_at = '{at}' WHERE id = :id",
+            id=UUID(person.id).hex if server.runtime.database.is_sqlite else UUID(person.id),
+        )
+    there = [bob.id, admin.id, ada.id]
+    there = there[::-1] if order.startswith("-") else there
+    forward = [page async for page in pages(admin, sort=order, limit=1)]
+    assert [user["id"] for page in forward for user in page["items"]] == there
+    back = [
+        page async for page in pages(admin, to="prev_cursor", sort=order, limit=1, cursor=forward[2]["prev_cursor"])
+    ]
+    assert [user["id"] for page in back for user in page["items"]] == there[1::-1]
+    for query in ({"q": "a"}, {"sort": "username"}, {"username": "ada"}, {"created_after": "2020-01-01T00:00:00Z"}):
+        assert ada.id in [user["id"] for user in (await listed(admin, **query))["items"]]
+    streamed = await admin.get("/api/users", headers={"Accept": "application/x-ndjson"})
+    assert len((await streamed.get_data(as_text=True)).splitlines()) == 3
+    shown = await admin.get(f"/api/users/{bob.id}")
+    user = await shown.get_json()
+    assert [user[name] for name in ("created_at", "last_login_at")] == ["0001-01-01T00:00:00.000Z"] * 2
+    known = await admin.get(f"/api/users/{bob.id}", headers={"If-None-Match": shown.headers["ETag"]})
+    assert known.status_code == 304
+    assert (await admin.get(f"/api/users/{bob.id}/export")).status_code == 200
+    changed = await admin.put(f"/api/users/{bob.id}", json={"display_name": "Bob"}, headers={"If-Match": "*"})
+    assert changed.status_code == 200
+    assert (await admin.delete(f"/api/users/{ada.id}")).status_code == 204
 
 
 async def test_the_link_header_works_when_followed(admin, ada, bob, manager):

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
+from usermgmt.clock import whole_milliseconds
 from usermgmt.http import patterns
 
 _ID = re.compile(patterns.ID)
@@ -71,3 +72,6 @@ QueryId = Annotated[UUID, BeforeValidator(_parse_id)]
 
 Rfc3339Time = Annotated[datetime, BeforeValidator(_parse_time)]
 """A time, in the spelling of RFC 3339 with its zone."""
+
+StoredTime = Annotated[Rfc3339Time, AfterValidator(whole_milliseconds)]
+"""A time in a body that is kept: the same in whole milliseconds, so that it reads as it is."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from usermgmt.clock import EARLIEST, LEEWAY, whole_milliseconds
 from usermgmt.errors import FieldError, ValidationFailed
 from usermgmt.security.foreign_hashes import HashRefused
 from usermgmt.security.foreign_spellings import recognised
@@ -41,17 +42,18 @@ class Row:
     last_login_at: datetime | None = None
 
 
-def read_row(fields: Mapping[str, Any], policy: PasswordPolicy) -> Row:
+def read_row(fields: Mapping[str, Any], policy: PasswordPolicy, *, now: datetime) -> Row:
     """Check a row. Raises `ValidationFailed` with every field that is wrong."""
-    return _Reader(fields, policy).read()
+    return _Reader(fields, policy, now).read()
 
 
 class _Reader:
     """Reads the fields of one row, and collects what is wrong with them."""
 
-    def __init__(self, fields: Mapping[str, Any], policy: PasswordPolicy) -> None:
+    def __init__(self, fields: Mapping[str, Any], policy: PasswordPolicy, now: datetime) -> None:
         self._fields = fields
         self._policy = policy
+        self._now = now
         self._errors: list[FieldError] = []
 
     def read(self) -> Row:
@@ -191,13 +193,19 @@ class _Reader:
     def _time(self, name: str) -> datetime | None:
         if (text := self._text(name)) is None:
             return None
-        try:
-            found = datetime.fromisoformat(text)
-            if found.tzinfo is not None:
-                return found.astimezone(UTC)
-        except (ValueError, OverflowError):  # at the edges of the calendar there is no such time in UTC
-            pass
-        self._refuse(name, "invalid_format", "This is not a time with its zone, such as 2026-11-23T12:00:00Z.")
+        found = _time(text)
+        if found is None:
+            self._refuse(name, "invalid_format", "This is not a time with its zone, such as 2026-11-23T12:00:00Z.")
+        elif not EARLIEST <= found <= self._now + LEEWAY:
+            self._refuse(name, "out_of_range", "This time is before 1970, or has not come yet.")
+        return found
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+        return whole_milliseconds(found.astimezone(UTC)) if found.tzinfo is not None else None
+    except (ValueError, OverflowError):  # at the edges of the calendar there is no such time in UTC
         return None
 
 

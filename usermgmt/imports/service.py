@@ -90,11 +90,12 @@ async def _next_batch(runtime: Runtime, lines: Iterator[Line]) -> list[tuple[int
 def _read_batch(runtime: Runtime, lines: Iterator[Line]) -> list[tuple[int, Row | ApiError]]:
     """The next rows, checked; beside the event loop, since a thousand of them take a while."""
     found: list[tuple[int, Row | ApiError]] = []
+    now = runtime.clock.now()
     for line in islice(lines, BATCH):
         checked: Row | ApiError | None = line.problem
         if checked is None:
             try:
-                checked = read_row(line.fields, runtime.password_policy)
+                checked = read_row(line.fields, runtime.password_policy, now=now)
             except ApiError as problem:
                 checked = problem
         if isinstance(checked, ApiError):

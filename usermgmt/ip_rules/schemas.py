@@ -8,7 +8,7 @@ import msgspec
 from pydantic import AfterValidator, Field
 
 from usermgmt.http.answers import Timestamp, timestamp
-from usermgmt.http.fields import ABSENT, RequestModel, Rfc3339Time, refused
+from usermgmt.http.fields import ABSENT, RequestModel, StoredTime, refused
 from usermgmt.http.patterns import ID, ROLE_NAME
 from usermgmt.ip_rules.models import IpRule
 from usermgmt.ip_rules.service import NewRule
@@ -46,7 +46,7 @@ class CreateIpRule(RequestModel):
     action: Literal["allow", "deny"]
     subject: SubjectText = "everyone"
     mode: Literal["enforce", "report"] = "enforce"
-    expires_at: Rfc3339Time | None = None
+    expires_at: StoredTime | None = None
     note: Note = ""
     force: bool = Force
 
@@ -69,7 +69,7 @@ class UpdateIpRule(RequestModel):
     action: Literal["allow", "deny"] = ABSENT
     subject: SubjectText = ABSENT
     mode: Literal["enforce", "report"] = ABSENT
-    expires_at: Rfc3339Time | None = None
+    expires_at: StoredTime | None = None
     note: Note = ABSENT
     force: bool = Force
 

@@ -136,9 +136,11 @@ def _expiry(runtime: Runtime, expires: str | None) -> datetime | None:
         return None
     try:
         lifetime: timedelta = Duration.parse(expires)
+        return runtime.clock.now() + lifetime
     except ValueError as problem:
         raise ValidationFailed([FieldError("invalid_format", f"{problem}", pointer="/expires")]) from None
-    return runtime.clock.now() + lifetime
+    except OverflowError:
+        raise ValidationFailed([FieldError("invalid_time", "This time is out of range.", pointer="/expires")]) from None
 
 
 def _document(row: IpRule) -> dict[str, Any]:

@@ -5,6 +5,7 @@ once; the driver runs its text. Whoever listens to SQLAlchemy's events hears of 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from usermgmt.storage.statement_spans import fail_statement
+from usermgmt.storage.types import UtcDateTime
 
 STATEMENTS = 1_024
 
@@ -24,11 +26,14 @@ class ConnectionCut(OSError):
 
 @dataclass(frozen=True, slots=True)
 class CompiledStatement:
-    """A statement as the driver takes it: its text, and the name or the constant of each of its arguments in order."""
+    """A statement as the driver takes it: its text, the name or the constant of each of its arguments in order, and the
+    places of the times in its rows.
+    """
 
     text: str
     names: tuple[str, ...]
     constants: Mapping[str, Any]
+    times: tuple[int, ...]
 
     def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """What the driver binds."""
@@ -57,9 +62,10 @@ class StatementCache:
         given = dict.fromkeys(parameter.key for parameter in compiled.binds.values() if parameter.required)
         state = compiled.construct_expanded_state({**given, **dict(literals)})
         names = tuple(state.positiontup or ())
-        return CompiledStatement(
-            state.statement, names, {name: state.parameters[name] for name in names if name not in given}
-        )
+        constants = {name: state.parameters[name] for name in names if name not in given}
+        columns = enumerate(statement.selected_columns)
+        times = tuple(place for place, column in columns if isinstance(column.type, UtcDateTime))
+        return CompiledStatement(state.statement, names, constants, times)
 
 
 class Rows:
@@ -118,7 +124,23 @@ class Rows:
                 await self.connection.invalidate()
             raise
         sync.dispatch.after_cursor_execute(*told)
-        return found
+        return _zoned(found, compiled.times)
+
+
+def _zoned(rows: Sequence[Any], times: Sequence[int]) -> Sequence[Any]:
+    """Rows whose times all have a zone: the driver gives the infinite ones, first and last of the calendar, without."""
+    if not any(_is_naive(row[place]) for row in rows for place in times):
+        return rows
+    return [
+        tuple(
+            each.replace(tzinfo=UTC) if place in times and _is_naive(each) else each for place, each in enumerate(row)
+        )
+        for row in rows
+    ]
+
+
+def _is_naive(time: datetime | None) -> bool:
+    return time is not None and time.tzinfo is None
 
 
 def _written(statement: Select[Any], dialect: Dialect) -> tuple[tuple[str, ...], bool]:
