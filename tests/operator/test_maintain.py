@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.conftest import settings_for
+from tests.conftest import SECRET, settings_for
 from tests.operator.conftest import CommandLine
 from tests.people import Server
 from usermgmt.operator import maintain_command
@@ -100,6 +100,29 @@ def test_without_a_database_it_says_so(line: CommandLine) -> None:
 # Secrets
 
 NEW = "another-root-secret-3f9a1c77e0b54d2c"
+
+
+def test_a_secret_that_took_the_place_of_one_that_leaked_is_told(line: CommandLine, database_url: str) -> None:
+    line.create("ada")
+    line.environ["USERMGMT_SECRET_KEYS"] = NEW
+    (only,) = line.documents("secrets", "list")
+    assert (only["state"], only["signing_keys"], only["sessions"], only["passwords"]) == ("making", 0, 0, 0)
+
+    async def start() -> None:
+        server = Server(settings_for(database_url, **{"secret.keys": NEW}))
+        async with server.running():
+            await server.person("bob")
+
+    asyncio.run(start())
+    counts = ("making", 1, 1, 1)
+    (only,) = line.documents("secrets", "list")
+    assert (only["state"], only["signing_keys"], only["sessions"], only["passwords"]) == counts
+    line.environ["USERMGMT_SECRET_KEYS"] = f"{NEW},{SECRET}"
+    first, second = line.documents("secrets", "list")
+    assert [row["state"] for row in (first, second)] == ["waiting", "making"]
+    line.environ["USERMGMT_SECRET_KEYS"] = f"{NEW},another-{NEW}"
+    first, second = line.documents("secrets", "list")
+    assert (first["state"], first["sessions"], second["state"], second["sessions"]) == ("making", 1, "verifying", 0)
 
 
 def test_the_root_secrets_are_told_with_what_needs_them(line: CommandLine, database_url: str) -> None:

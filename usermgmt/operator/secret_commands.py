@@ -75,7 +75,10 @@ async def _sessions(runtime: Runtime, roots: Sequence[Root]) -> dict[str, int | 
     """
     now = runtime.clock.now()
     made: dict[str, int | None] = {root.key_id: 0 for root in roots}
-    began = sorted((root for root in roots if root.makes_from <= now), key=lambda root: root.makes_from)
+    began: list[Root] = []
+    for root in sorted(roots, key=lambda root: root.makes_from):
+        if root.makes_from <= now and (not began or roots.index(root) < roots.index(began[-1])):
+            began.append(root)
     ends = [*(after.makes_from for _, after in pairwise(began)), now + timedelta(days=1)]
     for root, until in zip(began, ends, strict=True):
         values = {"since": root.makes_from, "until": until, "at": now}

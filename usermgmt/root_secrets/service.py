@@ -22,7 +22,10 @@ log = structlog.get_logger("usermgmt.secrets")
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A configured root secret: its name, from when it makes (if it is the first such one), and whether it does now."""
+    """A configured root secret: its name, from when it makes (if it is the first such one), and whether it does now.
+
+    The one that is known longest makes from when it was first seen: there is no other.
+    """
 
     key_id: str
     makes_from: datetime
@@ -54,7 +57,9 @@ async def list_roots(runtime: Runtime) -> Sequence[Root]:
     rollout, ids = runtime.settings.secret.rollout, runtime.secrets.root_ids
     making = _position(ids, known, settled_before=now - rollout)
     seen = [known.get(key_id, now) for key_id in ids]
-    return [Root(ids[i], at if at == ALWAYS else at + rollout, i == making) for i, at in enumerate(seen)]
+    oldest = seen.index(min(seen))
+    begins = [at if at == ALWAYS or i == oldest else at + rollout for i, at in enumerate(seen)]
+    return [Root(key_id, begins[i], i == making) for i, key_id in enumerate(ids)]
 
 
 async def _list_known(runtime: Runtime) -> Mapping[str, datetime]:
