@@ -97,6 +97,31 @@ def test_a_later_start_keeps_everything_and_prints_no_password(
     assert sign_in(banner["API"], "admin", password) == 401
 
 
+def test_a_database_that_was_made_with_another_secret_is_refused(start: Start, tmp_path: Path) -> None:
+    first = start("serve", "--dev", "--port", "0")
+    password = banner_of(first)["Password"].split()[0]
+    assert first.end(TERM) == 0
+    file = tmp_path / "data/secret.key"
+    secret = file.read_text()
+    file.unlink()
+    for other in (None, "another-secret-of-at-least-32-bytes-3f9a1c77"):
+        if other is not None:
+            file.write_text(other)
+        refused = start("serve", "--dev", "--port", "0")
+        assert refused.end() == 78
+        told = refused.errors()
+        assert "data/usermgmt.db was made with another secret; put data/secret.key back, or remove" in told
+        assert "Traceback" not in told
+        assert file.exists() == (other is not None)
+    file.write_text(secret)
+    again = start("serve", "--dev", "--port", "0")
+    assert sign_in(banner_of(again)["API"], "admin", password) == 200
+    assert again.end(TERM) == 0
+    for each in tmp_path.glob("data/*"):
+        each.unlink()
+    assert "Password" in banner_of(start("serve", "--dev", "--port", "0"))
+
+
 def test_a_name_that_is_taken_is_not_taken_over(start: Start, here: CommandLine) -> None:
     first = start("serve", "--dev", "--port", "0")
     banner_of(first)
@@ -206,7 +231,9 @@ def test_a_data_directory_that_cannot_be_made_is_told(start: Start, tmp_path: Pa
     (tmp_path / "data").write_text("a file")
     process = start("serve", "--dev", "--port", "0")
     assert process.end() == 78
-    assert "Not a directory" in process.errors()
+    told = process.errors()
+    assert "server.data_dir: data is not a directory" in told
+    assert "secret.keys" not in told
     other = start("serve", "--dev", "--port", "0", environ={"USERMGMT_SERVER__DATA_DIR": "/proc/here"})
     assert other.end() == 1
     assert len(other.errors().splitlines()) == 1

@@ -3,16 +3,19 @@
 import json
 import os
 import shlex
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from usermgmt import __version__
 from usermgmt.operator.bootstrap import MadeAdmin
-from usermgmt.operator.configuration import new_secret
-from usermgmt.operator.console import Refusal, own_name, printable
+from usermgmt.operator.configuration import new_secret, unfit
+from usermgmt.operator.console import Reason, Refusal, own_name, printable
 from usermgmt.settings import SECRET_FILE, Settings, load_settings
+from usermgmt.settings.values import masked_url
 
 
 def development_settings(flags: Mapping[str, object], config: Path | None) -> Settings:
@@ -20,11 +23,31 @@ def development_settings(flags: Mapping[str, object], config: Path | None) -> Se
     settings = load_settings(flags=flags, config=config, development=True)
     if settings.secret.keys:
         return settings
+    if _knows_secret(settings):
+        raise other_secret(settings)
     try:
         _keep_secret(settings.server.data_dir)
     except OSError as error:
         raise Refusal(f"Cannot write to {settings.server.data_dir}: {error.strerror}.") from None
     return load_settings(flags=flags, config=config, development=True)
+
+
+def other_secret(settings: Settings) -> Refusal:
+    """The refusal of a database in which nobody could sign in."""
+    database = settings.database.sqlite_file if settings.database.is_sqlite else masked_url(settings.database.url)
+    file = settings.server.data_dir / SECRET_FILE
+    message = f"{database} was made with another secret; put {file} back, or remove {database} and every account in it"
+    return unfit([Reason(message, "secret.keys")])
+
+
+def _knows_secret(settings: Settings) -> bool:
+    """Whether a SQLite file was made with a secret. What cannot be asked is seen to when it is used."""
+    if not settings.database.is_sqlite or not settings.database.sqlite_file.is_file():
+        return False
+    uri = f"{settings.database.sqlite_file.absolute().as_uri()}?mode=rw"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True)) as connection:
+        return connection.execute("SELECT 1 FROM root_secrets").fetchone() is not None
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from usermgmt.operator.configuration import log_farewells, production_settings, 
 from usermgmt.operator.connections import limit_connections
 from usermgmt.operator.console import Exit, Reason, Refusal, tell_refusal
 from usermgmt.operator.database_state import await_database, faults_told, schema_reason
+from usermgmt.operator.development import other_secret
 from usermgmt.roles import queries as role_queries
-from usermgmt.root_secrets.service import note_roots
+from usermgmt.root_secrets.service import are_strangers, note_roots
 from usermgmt.runtime import Runtime, build_runtime
 from usermgmt.settings import Settings
 from usermgmt.signing_keys.service import prepare_ring
@@ -48,6 +49,8 @@ async def prepare(settings: Settings, *, is_development: bool = False) -> Prepar
     await _bring_schema(settings)
     runtime = build_runtime(settings)
     try:
+        if is_development and await are_strangers(runtime):  # in production it is how a secret that leaked is replaced
+            raise other_secret(settings)
         await note_roots(runtime)
         await prepare_ring(runtime)  # or each of several workers would make a first key that the others do not know yet
         return Prepared(runtime, await _prepare_accounts(runtime, is_development=is_development))

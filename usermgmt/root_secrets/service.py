@@ -45,6 +45,12 @@ async def note_roots(runtime: Runtime) -> None:
     _choose(runtime, known)
 
 
+async def are_strangers(runtime: Runtime) -> bool:
+    """Whether the database knows root secrets, and none of those that are configured."""
+    known = await _list_known(runtime)
+    return bool(known) and not any(key_id in known for key_id in runtime.secrets.root_ids)
+
+
 async def choose_root(runtime: Runtime) -> None:
     """Let the right one make, as of now."""
     if len(runtime.secrets.root_ids) > 1:

@@ -66,6 +66,10 @@ def _add_development(layers: Layers) -> None:
     for key, value in DEVELOPMENT.items():
         layers.offer(key, value, origin=origin)
     directory = Path(str(layers.values.get("server.data_dir", Settings().server.data_dir)))
+    if directory.exists() and not directory.is_dir():
+        place = layers.origins.get("server.data_dir", origin)
+        layers.refuse("server.data_dir", place, message=f"{directory} is not a directory")
+        return
     if "server.data_dir" in layers.values:
         layers.offer("database.url", f"sqlite+aiosqlite:///{directory / 'usermgmt.db'}", origin=origin)
     add_value_file(layers, "secret.keys", path=directory / SECRET_FILE, origin=origin)
