@@ -198,7 +198,66 @@ def test_a_damaged_database_is_replaced_and_keeps_its_rights(line: CommandLine, 
     assert "itself" in line.refused(1, "db", "restore", str(path), "--replace", "--yes")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_database_behind_a_link_is_replaced_where_it_lies(line: CommandLine, database_url: str, tmp_path: Path):
+    line.create("ada")
+    line.done("db", "backup", "kept")
+    line.create("bob")
+    path = Path(database_url.partition("///")[2])
+    real = tmp_path / "elsewhere" / "real.db"
+    real.parent.mkdir()
+    path.replace(real)
+    path.symlink_to(real)
+    line.done("db", "restore", "kept", "--replace", "--yes")
+    assert path.is_symlink()
+    assert [each.name for each in real.parent.iterdir()] == ["real.db"]
+    assert b"bob@example.com" not in real.read_bytes()
+    assert [user["username"] for user in line.documents("users", "list")] == ["ada"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (
+            "CREATE TRIGGER planted AFTER INSERT ON users BEGIN UPDATE users SET status = 'active'; END",
+            "trigger planted",
+        ),
+        ("CREATE VIEW people AS SELECT username FROM users", "view people"),
+    ],
+)
+def test_a_file_with_what_acts_by_itself_is_refused(line: CommandLine, tmp_path: Path, statement: str, told: str):
+    line.done("db", "backup", "kept")
+    line.create("ada")
+    asyncio.run(change(f"sqlite+aiosqlite:///{tmp_path}/kept", "CREATE TABLE notes (text TEXT)"))
+    line.done("db", "restore", "kept", "--replace", "--yes")
+    line.create("ada")
+    asyncio.run(change(f"sqlite+aiosqlite:///{tmp_path}/kept", statement))
+    assert told in line.refused(1, "db", "restore", "kept", "--replace", "--yes")
+    assert len(line.documents("users", "list")) == 1
+
+
 # PostgreSQL
+
+
+PLANTED = r"""
+{real}/pg_restore "$@" | sed '/^.restrict/d; /^.unrestrict/d; s/^{at}.*/&\n\\! touch planted\n/'
+"""
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("at", ["SET lock_timeout", "CREATE TABLE public.users ", "ALTER TABLE ONLY public.users"])
+def test_what_a_file_says_to_psql_is_not_done(line: CommandLine, tmp_path: Path, at: str):
+    """An archive can hold such lines, and pg_restore writes them as they are."""
+    line.done("db", "backup", "kept", *PG_BIN)
+    line.create("ada")
+    real = Path(PG_BIN[1])
+    program(tmp_path / "bin", "pg_restore", PLANTED.format(real=real, at=at))
+    (tmp_path / "bin/psql").symlink_to(real / "psql")
+    refusal = line.refused(1, "db", "restore", "kept", "--pg-bin", "bin", "--replace", "--yes")
+    assert 'syntax error at or near "\\"' in refusal
+    assert not (tmp_path / "planted").exists()
+    assert len(line.documents("users", "list")) == 1
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

@@ -29,7 +29,7 @@ from usermgmt.settings.values import masked_url
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-pg_bin = click.option("--pg-bin", type=FOLDER, metavar="DIR", help="The folder of pg_dump, pg_restore and psql.")
+pg_bin = click.option("--pg-bin", type=FOLDER, metavar="DIR", help="The folder of pg_dump and pg_restore.")
 
 
 @command()

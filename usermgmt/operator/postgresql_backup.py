@@ -1,30 +1,28 @@
 """Backing up a PostgreSQL database with pg_dump, and putting a backup in its place in one transaction.
 
-The script that pg_restore writes goes through psql inside a transaction that we open and that we commit only when
-pg_restore has ended well: so what is replaced is dropped in it too, and a failure anywhere leaves everything as it was.
+The script that pg_restore writes is run inside a transaction that we open and that we commit only when pg_restore has
+ended well: so what is replaced is dropped in it too, and a failure anywhere leaves everything as it was.
 """
 
 import re
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from usermgmt.operator.backup_files import CONTENTS, Contents, require_known_revision
 from usermgmt.operator.console import Refusal
-from usermgmt.operator.postgresql_programs import Programs, Running, connection_variables, run_program, started
+from usermgmt.operator.postgresql_programs import Programs, connection_variables, run_program, started
+from usermgmt.operator.postgresql_scripts import CHUNK_BYTES, run_archive
 from usermgmt.operator.snapshots import one_transaction, snapshot
 from usermgmt.schema import metadata
 from usermgmt.settings import DatabaseSettings
 
 VERSION_TABLE = "alembic_version"
-CHUNK_BYTES = 256 * 1024
 LOCK_WAIT = "10s"
-TRANSACTION_TIMEOUT_SINCE = 17
 TABLE = re.compile(r"^\d+; \d+ \d+ TABLE (\S+) (\S+) ", re.MULTILINE)
 VERSION_ROW = re.compile(r"^COPY .*\balembic_version\b.*\n(.*)$", re.MULTILINE)
 
@@ -112,8 +110,16 @@ async def restore(settings: DatabaseSettings, file: Path, folder: Path | None) -
             f"The backup is of the schema {archive.schema}, the database has {schema} first in its search_path.",
             code="other_schema",
         )
-    opening = _opening(schema, sorted(present))
-    await _run_script(settings, programs, file, schema=schema, opening=opening)
+    program = programs.find("pg_restore")
+    options = ("--no-owner", "--no-privileges", f"--schema={schema}")
+    async with one_transaction(settings) as connection:
+        await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'"))
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert isinstance(driver, asyncpg.Connection)
+        gone = ", ".join(f"{_quoted(schema)}.{_quoted(name)}" for name in sorted(present))
+        opening = f"DROP TABLE {gone}" if gone else ""
+        await run_archive(driver, program, file, *options, opening=opening, server_version=version)
+        await connection.commit()
     async with one_transaction(settings) as connection:
         await connection.execute(text("ANALYZE"))  # a planner that knows nothing reads whole tables
         await connection.commit()
@@ -139,48 +145,6 @@ async def _server_version(connection: AsyncConnection) -> int:
     """The major version of the server."""
     number = (await connection.execute(text("SELECT current_setting('server_version_num')::int"))).scalar_one()
     return int(number) // 10_000
-
-
-async def _run_script(
-    settings: DatabaseSettings, programs: Programs, file: Path, *, schema: str, opening: bytes
-) -> None:
-    """Have psql run the opening and the script of pg_restore, and commit when both went well."""
-    read = ("--no-owner", "--no-privileges", f"--schema={schema}", "--file=-", str(file))
-    write = ("--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1")
-    psql, environ = programs.find("psql"), connection_variables(settings)
-    async with (
-        started(programs.find("pg_restore"), *read) as reading,
-        started(psql, *write, environ=environ, reads=True) as writing,
-    ):
-        with suppress(BrokenPipeError, ConnectionResetError):  # psql has ended before its input did, and says why
-            await writing.feed(opening)
-            await _pass_on(reading, writing, has_transaction_timeout=programs.at_least >= TRANSACTION_TIMEOUT_SINCE)
-            await reading.require_success()
-            await writing.feed(b"COMMIT;\n")
-        writing.end_input()
-        await writing.process.communicate()
-        await writing.require_success()
-
-
-def _opening(schema: str, gone: Sequence[str]) -> bytes:
-    """What comes before pg_restore's script: it ends without COMMIT, so nothing is kept that is not whole."""
-    lines = ["BEGIN;", f"SET LOCAL lock_timeout = '{LOCK_WAIT}';"]
-    if gone:
-        lines.append("DROP TABLE " + ", ".join(f"{_quoted(schema)}.{_quoted(name)}" for name in gone) + ";")
-    return "\n".join([*lines, ""]).encode()
-
-
-async def _pass_on(reading: Running, writing: Running, *, has_transaction_timeout: bool) -> None:
-    """Hand pg_restore's script to psql, but for the setting with which it begins and that servers before 17 lack."""
-    source = reading.process.stdout
-    assert source is not None
-    while line := await source.readline():
-        if has_transaction_timeout or not line.startswith(b"SET transaction_timeout"):
-            await writing.feed(line)
-        if line.startswith((b"CREATE", b"COPY", b"ALTER")):
-            break
-    while chunk := await source.read(CHUNK_BYTES):
-        await writing.feed(chunk)
 
 
 def _quoted(name: str) -> str:

@@ -35,10 +35,12 @@ def restore(file: Path, database: Path, progress: Progress) -> Contents:
 
     Refused when somebody has the database open.
     """
+    database = database.resolve()  # a link to it stays, and what it holds now is replaced where it lies
     with _faults_told(file), closing(_connected(file, "ro")) as source:
         source.execute("BEGIN")
         contents = contents_of(source, file)
         require_known_revision(file, contents.revision)
+        _require_tables_alone(source, file)
         database.parent.mkdir(parents=True, exist_ok=True)
         draft = database.with_name(f".{database.name}.restore-{os.getpid()}")
         try:
@@ -82,6 +84,19 @@ def contents_of(connection: sqlite3.Connection, file: Path) -> Contents:
         raise
     at = datetime.fromisoformat(newest).replace(tzinfo=UTC) if newest is not None else None
     return Contents(revision, users, sessions, events, at)
+
+
+def _require_tables_alone(connection: sqlite3.Connection, file: Path) -> None:
+    """Refuse what acts by itself: this server has no triggers and no views, and theirs is whatever somebody wrote."""
+    strange = connection.execute(
+        "SELECT type || ' ' || name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY name"
+    ).fetchall()
+    if strange:
+        raise Refusal(
+            f"{file} holds what no table of this server has: {', '.join(name for (name,) in strange)}."
+            " If they are yours, drop them in a copy of it, and make them anew after restoring that.",
+            code="foreign_objects",
+        )
 
 
 def _copy(source: sqlite3.Connection, draft: Path, progress: Progress) -> None:
