@@ -1,14 +1,53 @@
 """`usermgmt db`."""
 
 import asyncio
+import socket
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.operator.conftest import PROGRAM, CommandLine, Start
+from tests.operator.conftest import PROGRAM, CommandLine, Start, environment
 from usermgmt.operator import migrations
+
+
+@pytest.fixture
+def pooler_url() -> Iterator[str]:
+    """The address of what answers as pgbouncer does to a client that sets something for its session."""
+    told = b"SFATAL\0C08P01\0Munsupported startup parameter: statement_timeout\0\0"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    if len(connection.recv(4096)) == 8:  # it asks for TLS
+                        connection.sendall(b"N")
+                        connection.recv(4096)
+                    connection.sendall(b"E" + (len(told) + 4).to_bytes(4) + told)
+
+        thread = threading.Thread(target=refuse, daemon=True)
+        thread.start()
+        yield f"postgresql+asyncpg://ada:secret@127.0.0.1:{server.getsockname()[1]}/users"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_pooler_that_is_taken_for_the_database_is_told(pooler_url: str, start: Start) -> None:
+    environ = environment(pooler_url)
+    for words in (["db", "backup", "kept"], ["db", "current"], ["users", "list"]):
+        refusal = CommandLine(environ).refused(78, *words)
+        assert 'leads to a pooler; set database.pooler = "transaction", or name PostgreSQL itself' in refusal
+    process = start("serve", "--port", "0", environ=environ)
+    assert process.end() == 78
+    assert "leads to a pooler" in process.errors()
 
 
 def test_an_empty_database_is_told_and_not_made(empty_line: CommandLine, tmp_path: Path) -> None:

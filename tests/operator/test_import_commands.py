@@ -76,6 +76,11 @@ def test_a_second_run_changes_nothing(line: CommandLine) -> None:
     assert line.documents("users", "list", "--all") == before
 
 
+def test_one_is_told_as_one(line: CommandLine) -> None:
+    told = line.done("users", "import", "-", given=rows(person("ada")))
+    assert told.startswith("Made 1 account, 0 there before, 0 rows refused, ")
+
+
 def test_a_dry_run_tells_everything_and_does_nothing(line: CommandLine) -> None:
     found = totals(line, rows(person("ada"), person("ada"), person("x y")), "--dry-run")
     assert (found["created"], found["exists"], found["refused"], found["dry_run"]) == (1, 1, 1, True)

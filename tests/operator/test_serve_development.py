@@ -87,6 +87,7 @@ def test_a_later_start_keeps_everything_and_prints_no_password(
     banner = banner_of(second)
     assert "Password" not in banner
     assert "usermgmt admin reset-password admin" in banner["Administrator"]
+    assert "../" not in banner["Administrator"]
     assert pasted(banner["curl"], curl)["status"] == "ok"
     assert password not in second.output
     assert (tmp_path / "data/secret.key").read_text() == secret

@@ -9,7 +9,7 @@ from click.shell_completion import get_completion_class
 
 from usermgmt import __version__
 from usermgmt.errors import ApiError, DatabaseUnavailable, FieldError
-from usermgmt.operator.console import Console, Exit, Reason, Refusal, cause_of, tell_refusal
+from usermgmt.operator.console import Console, Exit, Reason, Refusal, cause_of, pooler_refusal, tell_refusal
 from usermgmt.operator.grammar import CONTEXT, Lazy, OperatorGroup, pass_console
 
 NAME = "usermgmt"
@@ -70,6 +70,8 @@ def _misused(error: click.UsageError, *, is_json: bool) -> int:
 def _refusal_of(error: ApiError) -> Refusal:
     """What the server would have answered, told here: a field a line, an absent database by its cause."""
     if isinstance(error, DatabaseUnavailable):
+        if (refusal := pooler_refusal(error)) is not None:
+            return refusal
         causes = [Reason(cause_of(error))]
         return Refusal(error.detail, reasons=causes, code=error.code, exit_code=Exit.UNAVAILABLE)
     reasons = [Reason(field.detail, _field_name(field)) for field in error.errors]

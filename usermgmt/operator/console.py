@@ -200,15 +200,29 @@ def cause_of(error: Exception) -> str:
     return str(getattr(cause, "orig", None) or cause or error).partition("\n")[0] or type(cause).__name__
 
 
+def pooler_refusal(error: Exception) -> Refusal | None:
+    """The refusal of a pooler that is taken for PostgreSQL itself; None where another cause keeps the database away."""
+    if not cause_of(error).startswith("unsupported startup parameter"):
+        return None
+    advice = 'leads to a pooler; set database.pooler = "transaction", or name PostgreSQL itself'
+    return Refusal(
+        "The configuration has a problem:",
+        reasons=[Reason(f"{advice} ({cause_of(error)})", "database.url")],
+        code="configuration",
+        exit_code=Exit.CONFIGURATION,
+    )
+
+
 def own_name() -> str:
-    """How this program can be called again: by its bare name if that finds it, else by its path."""
+    """How this program can be called again: by its bare name if that finds it, else by a path without `..`."""
     called = Path(sys.argv[0])
     if called.name != "usermgmt":
         return "usermgmt"
     found = shutil.which("usermgmt")
     if found is not None and Path(found).resolve() == called.resolve():
         return "usermgmt"
-    return os.path.relpath(called)
+    path = os.path.relpath(called)
+    return str(called.absolute()) if path.startswith(os.pardir) else path
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.operator import migrations
 from usermgmt.operator.configuration import unfit
-from usermgmt.operator.console import Reason, Refusal, cause_of
+from usermgmt.operator.console import Reason, Refusal, cause_of, pooler_refusal
 from usermgmt.operator.migrations import SchemaState
 from usermgmt.settings import DatabaseSettings
 from usermgmt.settings.values import masked_url
@@ -34,6 +34,8 @@ async def await_database(settings: DatabaseSettings) -> SchemaState:
         try:
             return await migrations.state(settings)
         except DatabaseUnavailable as error:
+            if (refusal := pooler_refusal(error)) is not None:
+                raise refusal from None
             left = deadline - clock()
             if left <= 0:
                 raise _away(settings, error) from None

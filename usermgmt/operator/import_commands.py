@@ -18,7 +18,7 @@ from usermgmt.imports.reading import Format, read_lines
 from usermgmt.imports.schemas import ImportedRow
 from usermgmt.imports.service import Totals, import_users
 from usermgmt.operator.backup_files import PRIVATE
-from usermgmt.operator.console import Console, Exit, Refusal, to_json
+from usermgmt.operator.console import Console, Exit, Refusal, counted, to_json
 from usermgmt.operator.grammar import command
 from usermgmt.operator.user_commands import as_document
 from usermgmt.operator.workplace import on_runtime
@@ -81,7 +81,8 @@ async def import_file(
     made = "Would make" if dry_run else "Made"
     console.show(
         document,
-        f"{made} {totals.created} accounts, {totals.exists} were there, {totals.refused} rows refused,"
+        f"{made} {counted(totals.created, 'account')}, {totals.exists} there before,"
+        f" {counted(totals.refused, 'row')} refused,"
         f" {document['users_per_second']} accounts a second.",
     )
     return Exit.FAILURE if totals.refused else Exit.OK
