@@ -79,6 +79,15 @@ async def test_csv_is_a_file_too(admin: Person):
     assert shown["attributes"] == {"team": "blue"}
 
 
+async def test_a_password_in_a_cell_is_taken_as_it_stands(server: Server, admin: Person):
+    password = "'=a phrase;'=as it stands"
+    text = f"username,email,password\nada,ada@example.com,{password}\n".encode()
+    first, _ = await lines(await admin.post(IMPORT, data=text, headers=CSV))
+    assert first["outcome"] == "created"
+    body = {"username": "ada", "password": password}
+    assert (await server.nobody().post("/api/auth/login", json=body)).status_code == 200
+
+
 async def test_a_cell_that_no_line_could_hold_is_refused_and_the_other_rows_are_made(server: Server, admin: Person):
     first, *refused, last, total = await lines(await admin.post(IMPORT, data=bad_cells().encode(), headers=CSV))
     assert (first["outcome"], last["outcome"], total["refused"]) == ("created", "created", len(BAD_CELLS))

@@ -76,6 +76,32 @@ def test_a_second_run_changes_nothing(line: CommandLine) -> None:
     assert line.documents("users", "list", "--all") == before
 
 
+NAMES = [
+    *("=1+1", "'=1+1", "''=1", "'", "'a", "a'=b", "-1", "@x", "+x", "x;=1+cmd|' /C calc'!A0", "x;'=1", ";;=", ";'';@"),
+    *("a;b", "=;=;'+", "'=;''-x", "a,=b", 'quote "; =x'),
+]
+
+
+def test_what_is_exported_as_csv_is_imported_as_it_was_and_is_no_formula(line: CommandLine) -> None:
+    made = [
+        person(f"user{place}", display_name=name, attributes={"note": name, name: "x"})
+        for place, name in enumerate(NAMES)
+    ]
+    assert totals(line, rows(*made))["created"] == len(NAMES)
+    before = line.documents("users", "list", "--all")
+    line.done("users", "export", "--format", "csv", "--output", "kept.csv")
+    text = Path("kept.csv").read_text()
+    for delimiter in ",;":
+        cells = [cell for row in csv.reader(io.StringIO(text), delimiter=delimiter) for cell in row]
+        assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))] == []
+    for user in before:
+        line.done("users", "erase", user["id"], "--yes")
+    line.done("users", "import", "kept.csv")
+    shown = ("id", "username", "display_name", "attributes", "created_at")
+    after = line.documents("users", "list", "--all")
+    assert [[user[name] for name in shown] for user in after] == [[user[name] for name in shown] for user in before]
+
+
 def test_one_is_told_as_one(line: CommandLine) -> None:
     told = line.done("users", "import", "-", given=rows(person("ada")))
     assert told.startswith("Made 1 account, 0 there before, 0 rows refused, ")

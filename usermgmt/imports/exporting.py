@@ -7,7 +7,7 @@ from uuid import UUID
 
 from usermgmt.audit import service as audit
 from usermgmt.audit.events import Event, TargetType
-from usermgmt.imports.reading import FORMULA
+from usermgmt.imports.reading import UNMARKED
 from usermgmt.runtime import Runtime
 from usermgmt.security.principal import Caller
 from usermgmt.users import queries as user_queries
@@ -42,7 +42,9 @@ async def export_users(
 
 
 def write_cells(document: Mapping[str, Any], columns: list[str]) -> list[str]:
-    """A row of CSV. A text that a spreadsheet would take for a formula gets an apostrophe, which reading takes away."""
+    """A row of CSV. What a spreadsheet would take for a formula, also one that separates by semicolons, gets an
+    apostrophe in front, which reading takes away; whatever has apostrophes there already gets one more.
+    """
     return [_written(document.get(column)) for column in columns]
 
 
@@ -54,6 +56,5 @@ def _written(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value))
     if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False) if value else ""
-    text = str(value)
-    return f"'{text}" if text.startswith(FORMULA) else text
+        return json.dumps(value, ensure_ascii=False).replace(";", r"\u003b") if value else ""
+    return UNMARKED.sub("'", str(value))

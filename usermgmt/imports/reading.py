@@ -7,6 +7,7 @@ file is: one without an end of a line, or with nothing else.
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -22,7 +23,10 @@ MAX_EMPTY_LINES = 100_000
 LISTS = ("roles", "groups")
 ATTRIBUTE = "attributes."
 TRUTHS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_BEGINS = r"(?<![^;\t\r\n])"  # a cell, whichever sign a spreadsheet takes for the end of the one before
+_FORMULA = r"(?='*[=+\-@\t\r])"
+UNMARKED = re.compile(_BEGINS + _FORMULA)
+_MARKED = re.compile(_BEGINS + "'" + _FORMULA)
 
 
 class Format(StrEnum):
@@ -199,7 +203,7 @@ def _cell(name: str, cell: str) -> Any:
         return TRUTHS[cell.lower()]
     if name == "attributes":
         return _object(name, cell)
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
+    return cell if name == "password" else _MARKED.sub("", cell)  # no export has passwords
 
 
 def _object(name: str, cell: str) -> dict[str, Any]:
