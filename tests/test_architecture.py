@@ -50,8 +50,8 @@ BELOW: dict[str, tuple[str, ...]] = {
 
 FILES = {"__init__", "routes", "schemas", "service", "queries", "models"}
 MORE_FILES = {
-    # the list with its statements, the coalesced read, each kind of use case with the proof before changes, and what
-    # stands between these and HTTP fill a file each
+    # the list with its statements, the coalesced read, each kind of use case with the proof before changes, what
+    # stands between these and HTTP, and the fields of requests fill a file each
     "users": {
         "lists",
         "list_statements",
@@ -62,11 +62,12 @@ MORE_FILES = {
         "grants",
         "ownership",
         "translation",
+        "fields",
     },
     "ip_rules": {"in_force"},  # what every call is held against, beside keeping the rules
     "auth": {"refreshing"},  # what becomes of a stolen refresh token is a subject of its own beside signing in
     "roles": {"held"},  # what an account holds, as columns of others' statements
-    "health": {"measures", "metrics_routes"},  # what is counted is taken and told apart from the probes
+    "health": {"measures"},  # what is counted is taken apart from telling it
     "imports": {
         "reading",
         "rows",
@@ -135,7 +136,11 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("imports.reading", ("errors", "strict_json")),
     ("imports.rows", ("errors", "clock", "security.*", "users.models")),
     ("health.measures", ("runtime", "telemetry.metrics")),
-    ("health.metrics_routes", ("errors", "http.*", "telemetry.metrics", "{own}.measures")),
+    (
+        "health.routes",
+        ("errors", "http.*", "telemetry.metrics", "{own}.measures", "{own}.service", "{own}.schemas"),
+    ),
+    ("users.fields", ("http.fields", "http.patterns", "security.names", "{own}.models")),
     (
         "imports.routes",
         (
@@ -207,6 +212,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "security.address",
             "security.rule_book",
             "{own}.models",
+            "{own}.fields",
             "{below}.models",
             "{own}.events",
             "{own}.lists",
@@ -297,9 +303,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 # Libraries that only some may know, and why
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    # HTTP ends at the routes; the operator's server builds and serves the application
-    "quart": ("app", "http.*", "*.routes", "health.metrics_routes", "operator.server",
-              "operator.startup", "operator.listening", "operator.granian_server"),
+    "quart": ("http.*", "*.routes"),  # HTTP ends at the routes
     "werkzeug": ("http.*",),
     "quart_cors": ("http.cross_origin",),
     "quart_rate_limiter": ("http.budgets",),
@@ -324,7 +328,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
                    "groups.reach", "roles.held", "*.service", *MORE_USE_CASES,
                    "audit.seals", "audit.verification", "operator.*", "settings.values", "extending"),
     "asyncpg": ("storage.faults", "storage.engines", "storage.rows", "storage.bulk", "storage.watchdog", "operator.*"),
-    "pydantic": ("http.*", "*.schemas", "settings*", "operator.*"),
+    "pydantic": ("http.*", "*.schemas", "users.fields", "settings*", "operator.*"),
     "pydantic_core": ("http.*", "settings*"),
     "msgspec": ("http.*", "*.schemas", "*.routes", "users.translation", "operator.*"),
     "prometheus_client": ("telemetry.metrics",),

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
-from quart import Quart
-
 from usermgmt.audit import seals
 from usermgmt.audit import service as audit
 from usermgmt.audit.routes import blueprint as audit_routes
@@ -12,8 +10,8 @@ from usermgmt.auth import service as auth
 from usermgmt.auth.routes import blueprint as auth_routes
 from usermgmt.chores import own_chores, shared_chores
 from usermgmt.groups.routes import blueprint as group_routes
-from usermgmt.health.metrics_routes import blueprint as metrics_routes
 from usermgmt.health.routes import blueprint as health_routes
+from usermgmt.health.routes import metrics_blueprint as metrics_routes
 from usermgmt.http import (
     binding,
     budgets,
@@ -68,7 +66,7 @@ class MarksMissing(RuntimeError):
     """A route does not say who may call it, or what it costs, so the application does not start."""
 
 
-def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
+def create_app(settings: Settings, runtime: Runtime | None = None) -> Application:
     """Build the application. Nothing is connected before it starts serving.
 
     Raises `MarksMissing` when a route lacks its access mark or its budget, `PluginRefused` when a plugin cannot be
@@ -96,7 +94,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> Quart:
     return app
 
 
-def _install_pipeline(app: Quart, settings: Settings) -> None:
+def _install_pipeline(app: Application, settings: Settings) -> None:
     """The order of things. Steps before a handler run from top to bottom, steps after it from bottom to top."""
     app.after_request(pipeline.finish)
     cross_origin.install(app, settings.cors)
@@ -113,7 +111,7 @@ def _install_pipeline(app: Quart, settings: Settings) -> None:
     app.after_request(pipeline.record_refusals(audit.record_refusal))
 
 
-def _bind_views(app: Quart, settings: Settings, owners: Mapping[str, str]) -> None:
+def _bind_views(app: Application, settings: Settings, owners: Mapping[str, str]) -> None:
     """Check each route's marks, then put the reading of bodies and queries before its handler."""
     unmarked = []
     for endpoint, view in app.view_functions.items():
@@ -128,13 +126,13 @@ def _bind_views(app: Quart, settings: Settings, owners: Mapping[str, str]) -> No
         raise MarksMissing(f"routes without an access mark or a budget: {', '.join(sorted(unmarked))}")
 
 
-def _upload_paths(app: Quart) -> frozenset[str]:
+def _upload_paths(app: Application) -> frozenset[str]:
     """The paths whose bodies are files."""
     views = app.view_functions
     return frozenset(r.rule for r in app.url_map.iter_rules() if marks_of(views[r.endpoint]).media_types)
 
 
-def _install_lifecycle(app: Quart, settings: Settings) -> None:
+def _install_lifecycle(app: Application, settings: Settings) -> None:
     """Load what is kept in memory before the first request, keep it fresh, and close everything after the last."""
 
     @app.while_serving

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from usermgmt.operator.cli import main
+
 LARGEST_ORDER = 1 << 20
 DESCRIPTORS = 4  # standard input, output and error, and where pid and exit code are told
 NUMBER_BYTES = 8
@@ -134,8 +136,6 @@ def _tell(told: socket.socket, number: int) -> None:
 
 def _become(order: Mapping[str, Any], given: Sequence[int]) -> NoReturn:
     """Be the program from here on, in a process that was just forked."""
-    from usermgmt.operator.cli import main  # noqa: PLC0415
-
     for number, descriptor in enumerate(given):
         os.dup2(descriptor, number)
         os.close(descriptor)

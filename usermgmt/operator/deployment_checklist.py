@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from usermgmt.operator.checklist import Checks, NotChecked
+from usermgmt.operator.checklist import NotChecked
 from usermgmt.operator.console import printable
 from usermgmt.operator.deployment_client import Unreachable
 
@@ -97,7 +97,7 @@ class Check(Generic[Subject]):
         return Line(self.group, outcome, self.text, self.cases, detail)
 
 
-class Checklist(Checks[Check[Subject]]):
+class Checklist(list[Check[Subject]]):
     """The checks of one kind of subject."""
 
     def __call__(self, group: str, cases: str) -> Callable[[F], F]:

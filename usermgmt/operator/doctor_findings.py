@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from usermgmt.operator.checklist import Checks, NotChecked
+from usermgmt.operator.checklist import NotChecked
 from usermgmt.operator.console import cause_of, printable
 from usermgmt.operator.doctor_installation import Installation, Needs
 
@@ -75,7 +75,7 @@ class Check:
         return [Line(self.id, finding) for finding in found]
 
 
-class Checklist(Checks[Check]):
+class Checklist(list[Check]):
     """The checks of one subject."""
 
     def __call__(self, name: str, needs: Needs = Needs.NOTHING) -> Callable[[Examine], Examine]:

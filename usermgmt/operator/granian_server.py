@@ -20,8 +20,8 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 from hypercorn.config import Config
-from quart import Quart
 
+from usermgmt.http.routing import Application
 from usermgmt.operator.connections import LINGER_SECONDS, Connection
 from usermgmt.operator.console import Refusal
 from usermgmt.operator.listening import Door, House, started
@@ -38,7 +38,7 @@ Receive = Callable[[], Awaitable[Message]]
 
 
 async def serve_sockets_by_granian(
-    app: Quart, config: Config, sockets: Sequence[socket.socket], *, until: Callable[[House], Awaitable[None]]
+    app: Application, config: Config, sockets: Sequence[socket.socket], *, until: Callable[[House], Awaitable[None]]
 ) -> None:
     """Answer the connections of listening sockets until `until` returns, then finish what was begun within
     `config.graceful_timeout`.
@@ -83,7 +83,7 @@ async def _leave(
 class Farewell:
     """The application, whose answers say from a moment on that their connections are closed."""
 
-    def __init__(self, app: Quart) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
         self.is_said = False
 

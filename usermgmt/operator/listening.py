@@ -18,8 +18,8 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.typing import AppWrapper
 from hypercorn.utils import wrap_app
-from quart import Quart
 
+from usermgmt.http.routing import Application
 from usermgmt.operator.connections import Connection
 
 LONGEST_QUEUE = 4096
@@ -31,7 +31,7 @@ log = structlog.get_logger("usermgmt.server")
 
 
 async def serve_sockets(
-    app: Quart, config: Config, sockets: Sequence[socket.socket], *, until: Callable[["House"], Awaitable[None]]
+    app: Application, config: Config, sockets: Sequence[socket.socket], *, until: Callable[["House"], Awaitable[None]]
 ) -> None:
     """Answer the connections of listening sockets until `until` returns; then take no more and finish what there is.
 
@@ -47,7 +47,7 @@ async def serve_sockets(
 
 
 @contextlib.asynccontextmanager
-async def started(app: Quart, config: Config) -> AsyncIterator["House"]:
+async def started(app: Application, config: Config) -> AsyncIterator["House"]:
     """The application between its start and its end, and what serves it connections.
 
     Raises Hypercorn's `LifespanFailureError` or `LifespanTimeoutError` when it does not start.

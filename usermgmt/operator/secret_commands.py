@@ -75,7 +75,7 @@ async def _sessions(runtime: Runtime, roots: Sequence[Root]) -> dict[str, int | 
     """
     now = runtime.clock.now()
     made: dict[str, int | None] = {root.key_id: 0 for root in roots}
-    began: list[Root] = []
+    began: list[Root] = []  # a root makes nothing once one that stands before it does: it is first seen, but too late
     for root in sorted(roots, key=lambda root: root.makes_from):
         if root.makes_from <= now and (not began or roots.index(root) < roots.index(began[-1])):
             began.append(root)

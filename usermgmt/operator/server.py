@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 import structlog
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
-from quart import Quart
 
+from usermgmt.http.routing import Application
 from usermgmt.operator import service_manager
 from usermgmt.operator.connections import limit_connections
 from usermgmt.operator.console import Refusal
@@ -129,7 +129,7 @@ def listen(sockets: Sequence[socket.socket]) -> None:
 
 
 async def serve(
-    app: Quart,
+    app: Application,
     runtime: Runtime,
     sockets: Sequence[socket.socket],
     ending: Ending,

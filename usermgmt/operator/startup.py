@@ -8,12 +8,12 @@ import sys
 from dataclasses import dataclass
 
 import structlog
-from quart import Quart
 
 from usermgmt.app import MarksMissing, create_app
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.http import plugins
 from usermgmt.http.plugins import PluginRefused
+from usermgmt.http.routing import Application
 from usermgmt.operator import migrations
 from usermgmt.operator.bootstrap import MadeAdmin, has_active_admin, make_configured_admin, make_generated_admin
 from usermgmt.operator.configuration import log_farewells, production_settings, unfit
@@ -76,7 +76,7 @@ async def refuse_unfit(settings: Settings | None, found: list[Reason]) -> None:
     raise unfit(found)
 
 
-def application() -> Quart:
+def application() -> Application:
     """The application for other ASGI servers, on the settings of the environment.
 
     Ends the process with exit code 78 and every reason on standard error where `usermgmt serve` would refuse: for its
@@ -106,7 +106,7 @@ def application() -> Quart:
     return app
 
 
-def built(settings: Settings, runtime: Runtime | None = None) -> Quart:
+def built(settings: Settings, runtime: Runtime | None = None) -> Application:
     """The application. Refused as configuration when a route or a plugin is not fit to be served."""
     try:
         return create_app(settings, runtime)

@@ -19,8 +19,8 @@ from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.passwords import password_option, presented_password
 
 STRANGER_CHECKS = (*deployment_checks.check, *deployment_http_checks.check)
-ACCOUNT_CHECKS = (*deployment_account_checks.check,)
-GROUPS = tuple(dict.fromkeys(each.group for each in (*STRANGER_CHECKS, *ACCOUNT_CHECKS)))
+ACCOUNT_CHECKS = deployment_account_checks.check
+GROUPS = tuple(dict.fromkeys([each.group for each in STRANGER_CHECKS] + [each.group for each in ACCOUNT_CHECKS]))
 
 
 @dataclass(frozen=True, slots=True)

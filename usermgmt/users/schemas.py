@@ -5,74 +5,17 @@ from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from usermgmt.http.answers import Timestamp, timestamp
 from usermgmt.http.fields import ABSENT, DIGITS, QueryId, RequestModel, Rfc3339Time, refused
-from usermgmt.http.patterns import ROLE_NAME
 from usermgmt.roles.queries import Grant
 from usermgmt.runtime import Runtime
-from usermgmt.security.names import (
-    MAX_DISPLAY_NAME,
-    MAX_EMAIL,
-    MAX_USERNAME,
-    InvalidName,
-    canonical_email,
-    display_name_problem,
-    login_name_key,
-    prefix_key,
-    username_key,
-)
+from usermgmt.security.names import login_name_key, prefix_key
+from usermgmt.users.fields import Attributes, DisplayName, Email, Password, Roles, StatusName, Username
 from usermgmt.users.lists import Count, Filters, Order
-from usermgmt.users.models import MAX_ATTRIBUTES_BYTES, MAX_ROLES, Status, are_attributes_too_long
+from usermgmt.users.models import Status
 from usermgmt.users.service import UserView
-
-
-def _username(value: str) -> str:
-    try:
-        username_key(value)
-    except InvalidName as problem:
-        raise refused(problem.code, problem.detail) from None
-    return value
-
-
-def _email(value: str) -> str:
-    try:
-        canonical_email(value)
-    except InvalidName as problem:
-        raise refused(problem.code, problem.detail) from None
-    return value
-
-
-def _display_name(value: str) -> str:
-    if (problem := display_name_problem(value)) is not None:
-        raise refused("invalid_display_name", problem)
-    return value
-
-
-def _attributes(value: dict[str, Any]) -> dict[str, Any]:
-    if are_attributes_too_long(value):
-        raise refused("too_long", f"The attributes are longer than {MAX_ATTRIBUTES_BYTES} bytes of JSON.")
-    return value
-
-
-def _format(name: str, **more: Any) -> dict[str, Any]:
-    return {"format": name, **more}
-
-
-Username = Annotated[
-    str, AfterValidator(_username), Field(json_schema_extra=_format("username", minLength=1, maxLength=MAX_USERNAME))
-]
-Email = Annotated[str, AfterValidator(_email), Field(json_schema_extra=_format("email", maxLength=MAX_EMAIL))]
-DisplayName = Annotated[
-    str,
-    AfterValidator(_display_name),
-    Field(json_schema_extra=_format("display-name", minLength=1, maxLength=MAX_DISPLAY_NAME)),
-]
-Password = Annotated[str, Field(json_schema_extra=_format("password", minLength=1))]
-Attributes = Annotated[dict[str, Any], AfterValidator(_attributes)]
-Roles = Annotated[list[Annotated[str, Field(pattern=f"^{ROLE_NAME}$")]], Field(max_length=MAX_ROLES)]
-StatusName = Literal["active", "disabled"]
 
 
 class _NewPassword(RequestModel):
