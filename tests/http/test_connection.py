@@ -6,6 +6,12 @@ from typing import Any
 
 import pytest
 import structlog.testing
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.protocol.events import Body, Event, Request, StreamClosed
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.utils import wrap_app
 from quart import Quart, Response
 
 from tests.loopback import PATIENCE, Answer, exchange, head, listening, parsed
@@ -233,3 +239,25 @@ def test_another_release_of_the_framework_is_served_as_it_does_itself(monkeypatc
         connection.install(app, len)
     assert app.asgi_http_class is Quart.asgi_http_class
     assert [(line["event"], line["quart"]) for line in logs] == [("fast_path_off", "9.9.0")]
+
+
+@BOTH
+async def test_pieces_that_come_while_an_answer_is_given_up_hold_nobody(server: Server):
+    server.app.config["RESPONSE_TIMEOUT"] = 0.05
+    config, loop = Config(), asyncio.get_running_loop()
+    async with asyncio.timeout(PATIENCE), TaskGroup(loop) as group:
+
+        async def send(event: Event) -> None:
+            if isinstance(event, StreamClosed):
+                await stream.handle(event)
+            elif isinstance(event, Body):
+                await loop.create_future()  # nobody reads the answer
+
+        app = wrap_app(server.app, config.wsgi_max_body_size, "asgi")
+        stream = HTTPStream(app, config, WorkerContext(None), group, False, ("127.0.0.1", 1), None, send, 1)
+        headers = [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
+        await stream.handle(Request(1, headers=headers, http_version="1.1", method="POST", raw_path=b"/nope", state={}))
+        while not stream.closed:
+            for _ in range(20):
+                await stream.handle(Body(1, b"x"))
+            await asyncio.sleep(0)

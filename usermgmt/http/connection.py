@@ -9,14 +9,16 @@ reads others otherwise than a proxy, and a streamed answer that its client does 
 
 What differs: nobody listens for a client that goes away while its request is handled, so its transaction is never cut
 in half. A body is taken from the connection when it is read, and a client that leaves in the middle of it ends its
-request. What was never read is taken with the answer and dropped: the server keeps ten pieces for whoever serves, and
-would wait with the eleventh for ever, not seeing that the client left. A streamed answer ends with its client, as
-before.
+request. A streamed answer ends with its client, as before.
+
+What is never read of a body is taken and dropped until the server says that the exchange is over: it keeps ten pieces
+for whoever serves, and would wait with the eleventh for ever, not seeing that the client left.
 """
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from importlib.metadata import version
 from typing import Any, cast
 from urllib.parse import unquote
@@ -24,6 +26,7 @@ from urllib.parse import unquote
 import structlog
 from hypercorn.typing import (
     ASGIReceiveCallable,
+    ASGIReceiveEvent,
     ASGISendCallable,
     ASGISendEvent,
     HTTPResponseBodyEvent,
@@ -43,11 +46,6 @@ from werkzeug.exceptions import RequestTimeout
 TESTED_WITH = "0.22."
 
 EXTENSION = "usermgmt.seconds_for"
-
-LAST_TURNS = 10
-"""How often the event loop turns at most until what was sent has its consequence: whoever brought a piece that waited
-goes on, and says that the exchange is over. Some servers never say it.
-"""
 
 BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 WHOLE_URL = re.compile(
@@ -162,10 +160,23 @@ class BoundedConnection(ASGIHTTPConnection):
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer the request, if it is for anything."""
-        if (refusal := _refusal(self.scope)) is None:
-            await super().__call__(receive, send)
-        else:
-            await _while_dropping(receive, _refuse(send, refusal))
+        if (refusal := _refusal(self.scope)) is not None:
+            _drop_rest(receive)
+            await _refuse(send, refusal)
+            return
+        is_over = False
+
+        async def receive_until_over() -> ASGIReceiveEvent:
+            nonlocal is_over
+            message = await receive()
+            is_over = message["type"] == "http.disconnect"
+            return message
+
+        try:
+            await super().__call__(receive_until_over, send)
+        finally:
+            if not is_over:
+                _drop_rest(receive)
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
         """Send piece by piece; raises `TimeoutError` when the client does not read in time."""
@@ -188,7 +199,8 @@ class Connection(BoundedConnection):
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer the request, unless its client leaves before it is whole."""
         if (refusal := _refusal(self.scope)) is not None:
-            await _while_dropping(receive, _refuse(send, refusal))
+            _drop_rest(receive)
+            await _refuse(send, refusal)
             return
         request = cast("DirectRequest", self._create_request_from_scope(send))
         request.body.receive = receive
@@ -197,12 +209,11 @@ class Connection(BoundedConnection):
         except ClientLeft:
             return
         if not (isinstance(response, Response) and isinstance(response.response, DataBody)):
-            streaming = asyncio.wait_for(self._send_response(send, response), timeout=self._time_of(response))
-            await _while_dropping(receive, streaming, or_until_gone=True)
-        elif request.body.is_whole or not _has_body(self.scope):
-            await self._send_whole(send, response, response.response.data)
-        else:
-            await _while_dropping(receive, self._send_whole(send, response, response.response.data))
+            await self._send_stream(receive, send, response)
+            return
+        if not request.body.is_whole and _has_body(self.scope):
+            _drop_rest(receive)
+        await self._send_whole(send, response, response.response.data)
 
     async def _send_whole(self, send: ASGISendCallable, response: Response, body: bytes) -> None:
         try:
@@ -212,32 +223,36 @@ class Connection(BoundedConnection):
         except TimeoutError:
             return
 
+    async def _send_stream(self, receive: ASGIReceiveCallable, send: ASGISendCallable, response: ResponseTypes) -> None:
+        """Send piece by piece for as long as the client is there."""
+        leaving = _drop_rest(receive)
+        sending = asyncio.ensure_future(
+            asyncio.wait_for(self._send_response(send, response), timeout=self._time_of(response))
+        )
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sending.cancel()
+        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+            await sending
+
     def _time_of(self, response: ResponseTypes) -> float | None:
         """How many seconds sending may take."""
         own = response.timeout if isinstance(response, Response) else Ellipsis
         return cast("float | None", self.app.config["RESPONSE_TIMEOUT"] if own is Ellipsis else own)
 
 
-async def _while_dropping(
-    receive: ASGIReceiveCallable, sending: Awaitable[None], *, or_until_gone: bool = False
-) -> None:
-    """Send while what still comes is dropped, if wanted no longer than the client is there. The last that comes tells
-    that the exchange is over.
+_DROPPING: set["asyncio.Task[None]"] = set()
+
+
+def _drop_rest(receive: ASGIReceiveCallable) -> "asyncio.Task[None]":
+    """Take what still comes until the exchange is over: beside the answer, whose last word may wait for it, and after
+    it, since an answer that was given up is over only later.
     """
-    answering, leaving = asyncio.ensure_future(sending), asyncio.ensure_future(_until_gone(receive))
-    try:
-        await asyncio.wait((answering, leaving) if or_until_gone else (answering,), return_when=asyncio.FIRST_COMPLETED)
-        for _ in range(LAST_TURNS if answering.done() else 0):
-            if leaving.done():
-                break
-            await asyncio.sleep(0)
-    finally:
-        for task in (answering, leaving):
-            task.cancel()
-        outcomes = await asyncio.gather(answering, leaving, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, Exception) and not isinstance(outcome, TimeoutError):
-            raise outcome
+    task = asyncio.ensure_future(_until_gone(receive))
+    _DROPPING.add(task)
+    task.add_done_callback(_DROPPING.discard)
+    return task
 
 
 async def _until_gone(receive: ASGIReceiveCallable) -> None:
