@@ -19,8 +19,8 @@ from quart.globals import request_ctx
 from usermgmt.errors import Unavailable
 from usermgmt.http.access import View, marks_of
 from usermgmt.http.body import JSON_TYPES, MERGE_PATCH_TYPES, read_body, read_optional_body, read_query, refuse_query
-from usermgmt.http.connection import DirectRequest
 from usermgmt.http.context import runtime
+from usermgmt.http.requests import DirectRequest
 from usermgmt.http.uploads import read_upload
 
 

@@ -18,9 +18,10 @@ for whoever serves, and would wait with the eleventh for ever, not seeing that t
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from functools import lru_cache, partial
 from importlib.metadata import version
-from typing import Any, cast
+from typing import cast
 from urllib.parse import unquote
 
 import structlog
@@ -35,13 +36,11 @@ from hypercorn.typing import (
 )
 from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
-from quart.sessions import SecureCookieSessionInterface, SessionInterface, SessionMixin
+from quart.sessions import SecureCookieSessionInterface
 from quart.typing import ResponseTypes
-from quart.utils import encode_headers
-from quart.wrappers.base import BaseRequestWebsocket
-from quart.wrappers.request import Body
 from quart.wrappers.response import DataBody
-from werkzeug.exceptions import RequestTimeout
+
+from usermgmt.http.requests import ClientLeft, DirectRequest, NoSessions, RequestHeaders
 
 TESTED_WITH = "0.22."
 
@@ -77,82 +76,6 @@ def install(app: Quart, seconds_for: SecondsFor, *, is_fast: bool = True) -> Non
 def is_tested(quart: str) -> bool:
     """Whether requests are served this way on that version of the framework."""
     return quart.startswith(TESTED_WITH)
-
-
-class ClientLeft(asyncio.CancelledError):
-    """The client went away before its request was whole: there is nobody to answer."""
-
-
-class DirectBody(Body):
-    """A body that is taken from the connection by who reads it."""
-
-    receive: ASGIReceiveCallable
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of it was taken."""
-        return self._complete.is_set()
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._whole().__await__()
-
-    async def __anext__(self) -> bytes:
-        while not self._data and not self._complete.is_set() and self._must_raise is None:
-            await self._take()
-        return await super().__anext__()
-
-    async def _whole(self) -> bytes:
-        while not self._complete.is_set() and self._must_raise is None:
-            await self._take()
-        if self._must_raise is not None:
-            raise self._must_raise
-        return bytes(self._data)
-
-    async def _take(self) -> None:
-        message = await self.receive()
-        if message["type"] == "http.request":
-            self.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                self.set_complete()
-        elif message["type"] == "http.disconnect":
-            raise ClientLeft
-
-
-class DirectRequest(Request):
-    """A request whose body is read in its own task."""
-
-    body_class = DirectBody
-    body: DirectBody
-
-    async def get_data(self, **options: Any) -> Any:  # type: ignore[override]
-        """The body, within `BODY_TIMEOUT`; raises `RequestTimeout`. As the framework's, without a task of its own."""
-        if options.get("as_text") or options.get("parse_form_data"):
-            return await super().get_data(**options)
-        try:
-            async with asyncio.timeout(self.body_timeout):
-                data = await self.body
-        except TimeoutError as error:
-            raise RequestTimeout from error
-        if not options.get("cache", True):
-            self.body.clear()
-        return data
-
-
-class NoSessions(SessionInterface):
-    """The framework's cookie sessions, which are not used: nothing is read and nothing is made for a request."""
-
-    _nothing = SessionInterface.null_session_class()
-
-    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> SessionMixin:  # noqa: ARG002 - its signature
-        """The one that says that there is none."""
-        return self._nothing
-
-    async def save_session(self, app: Quart, session: SessionMixin, response: Any) -> None:
-        """Nothing is kept."""
-
-    def is_null_session(self, instance: object) -> bool:
-        """Whether there is nothing to keep."""
-        return instance is self._nothing
 
 
 class BoundedConnection(ASGIHTTPConnection):
@@ -236,6 +159,25 @@ class Connection(BoundedConnection):
         with contextlib.suppress(asyncio.CancelledError, TimeoutError):
             await sending
 
+    def _create_request_from_scope(self, send: ASGISendCallable) -> Request:
+        """The request, whose headers can be looked for at little cost; as the framework's otherwise."""
+        scope, config = self.scope, self.app.config
+        if scope.get("root_path") or scope["http_version"] < "1.1":
+            return super()._create_request_from_scope(send)
+        return self.app.request_class(
+            scope["method"],
+            scope["scheme"],
+            scope["path"],
+            scope["query_string"],
+            RequestHeaders.of(scope),
+            "",
+            scope["http_version"],
+            max_content_length=config["MAX_CONTENT_LENGTH"],
+            body_timeout=config["BODY_TIMEOUT"],
+            send_push_promise=partial(self._send_push_promise, send),
+            scope=scope,
+        )
+
     def _time_of(self, response: ResponseTypes) -> float | None:
         """How many seconds sending may take."""
         own = response.timeout if isinstance(response, Response) else Ellipsis
@@ -295,9 +237,14 @@ def _start(response: Response) -> HTTPResponseStartEvent:
         {
             "type": "http.response.start",
             "status": response.status_code,
-            "headers": encode_headers(response.headers),
+            "headers": [(_name(name), value.encode()) for name, value in response.headers],
         },
     )
+
+
+@lru_cache(256)
+def _name(name: str) -> bytes:
+    return name.lower().encode()
 
 
 def _body(body: bytes) -> HTTPResponseBodyEvent:

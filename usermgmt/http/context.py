@@ -2,7 +2,8 @@
 
 from typing import cast
 
-from quart import current_app, g, request
+from quart import g, request
+from quart.globals import app_ctx
 
 from usermgmt.errors import MissingCredentials
 from usermgmt.runtime import Runtime
@@ -14,12 +15,12 @@ EXTENSION = "usermgmt"
 
 def runtime() -> Runtime:
     """The runtime of the application."""
-    return cast("Runtime", current_app.extensions[EXTENSION])
+    return cast("Runtime", app_ctx._get_current_object().app.extensions[EXTENSION])
 
 
 def caller() -> Caller:
     """Who calls, and from where."""
-    return cast("Caller", g.caller)
+    return cast("Caller", app_ctx._get_current_object().g.caller)
 
 
 def client() -> Client:

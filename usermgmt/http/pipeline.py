@@ -3,8 +3,8 @@
 Cheap refusals come first: until `authorise` nothing touches the database, so a flood costs no connection.
 """
 
+import random
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -57,7 +57,7 @@ def identify_client(clients: Clients) -> Callable[[], Awaitable[None]]:
         state, asked = g._get_current_object(), request_ctx.request
         state.started = time.perf_counter()
         given = asked.headers.get("X-Request-ID", "")
-        state.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+        state.request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(96):024x}"
         current_request.begin(state.request_id)
         agent = asked.headers.get("User-Agent", "")[:MAX_USER_AGENT]
         state.caller = Caller(client=Client(clients.address_of(asked), agent or None, state.request_id))
@@ -135,11 +135,14 @@ def record_refusals(record: RefusalRecorder) -> Callable[[Response], Awaitable[R
 async def finish(response: Response) -> Response:
     """The headers that every answer has, and its line in the log."""
     headers, state = response.headers, g._get_current_object()
+    present = {name.lower() for name, _ in headers}
     headers.add("X-Request-ID", state.request_id)
     headers.add("X-Content-Type-Options", "nosniff")
     headers.add("Referrer-Policy", "no-referrer")
-    headers.setdefault("Content-Security-Policy", _CSP)
-    headers.setdefault("Cache-Control", "no-store")
+    if "content-security-policy" not in present:
+        headers.add("Content-Security-Policy", _CSP)
+    if "cache-control" not in present:
+        headers.add("Cache-Control", "no-store")
     if _is_secure():
         headers.add("Strict-Transport-Security", _HSTS)
     if state.rule is not None and state.rule.who is not Who.ANYONE:

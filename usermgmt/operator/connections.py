@@ -112,8 +112,10 @@ class Connection(TCPServer):
     async def _read(self) -> bytes:
         speaker = self.protocol.protocol
         since = speaker.head_since(self.loop.time()) if isinstance(speaker, SPEAKERS) else None
+        if since is None:
+            return await self.reader.read(MAX_RECV)
         try:
-            async with asyncio.timeout_at(since + self.head_seconds if since is not None else None):
+            async with asyncio.timeout_at(since + self.head_seconds):
                 return await self.reader.read(MAX_RECV)
         except TimeoutError:
             if isinstance(speaker, BoundedHttp2):

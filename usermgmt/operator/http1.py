@@ -2,13 +2,15 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import h11
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Response
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.events import Request, Response
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 
 from usermgmt.operator.heads import LONGEST_HEAD, MOST_HEADERS
 
@@ -110,21 +112,31 @@ class PlainHttp1(H11Protocol):
         """Ignore `Upgrade: h2c`, as RFC 9110 allows; HTTP/2 with TLS is agreed on before."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        names = {name.lower() for name, _ in request.headers}
-        length = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
+        """Hand over a request, or refuse it. One that asks for another protocol is answered in this one."""
+        headers = list(request.headers)
+        names = {name for name, _ in headers}  # in lower case
+        length = len(request.target) + sum(map(len, chain.from_iterable(headers)))
         if {b"content-length", b"transfer-encoding"} <= names or request.http_version == b"2.0":
             await self._refuse(400)
-        elif len(request.headers) > MOST_HEADERS or length > LONGEST_HEAD:
+            return
+        if len(headers) > MOST_HEADERS or length > LONGEST_HEAD:
             await self._refuse(431)
-        else:
-            await super()._create_stream(_without_upgrade(request) if b"upgrade" in names else request)
+            return
+        about = (self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server)
+        self.stream = HTTPStream(*about, self.stream_send, STREAM_ID)
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=headers,
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii").upper(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+        await self.context.mark_request()
 
     async def _refuse(self, status: int) -> None:
         await self._send_error_response(status)
         await self.send(Closed())
-
-
-def _without_upgrade(request: h11.Request) -> h11.Request:
-    """The request as of a client that asks for no other protocol, which RFC 9110 lets a server ignore."""
-    headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
-    return h11.Request(method=request.method, headers=headers, target=request.target, http_version=request.http_version)

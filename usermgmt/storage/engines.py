@@ -16,9 +16,10 @@ from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from usermgmt.settings import DatabaseSettings
+from usermgmt.storage.fair_pool import FairPool
 from usermgmt.storage.wanted import DISTRIBUTED
 from usermgmt.storage.watchdog import Watchdog
 from usermgmt.strict_json import MAX_WHOLE_DIGITS
@@ -36,6 +37,7 @@ def postgresql_engine(
     milliseconds = int(settings.statement_timeout.total_seconds() * 1000)
     engine = create_async_engine(
         driver_url(url),
+        poolclass=FairPool,
         pool_size=size,
         max_overflow=0,
         pool_timeout=settings.pool_timeout.total_seconds(),
@@ -173,7 +175,7 @@ def sqlite_engine(url: str, *, size: int, timeout: float, immediate: bool) -> As
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(
         url,
-        poolclass=AsyncAdaptedQueuePool,
+        poolclass=FairPool,
         pool_size=size,
         max_overflow=0,
         pool_timeout=timeout,

@@ -7,6 +7,7 @@ roles in `usermgmt.users.grants`.
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -56,8 +57,7 @@ class FieldNotPermitted(Forbidden):
     detail = "You may not set this field."
 
 
-@dataclass(frozen=True, slots=True)
-class UserView:
+class UserView(NamedTuple):
     """An account as its readers see it: the row, the names of the roles held over everything, the ids of its groups."""
 
     user: User | AccountRow
