@@ -102,7 +102,7 @@ async def _reads(runtime: Runtime) -> dict[str, Act]:
         return read
 
     def encoded() -> object:
-        items = [query.listed(UserView(user, user.roles, user.groups)) for user in found]
+        items = query.listed([UserView(user, user.roles, user.groups) for user in found])
         return encode(UserPageOut(items=items, next_cursor=None, prev_cursor=None))
 
     return {

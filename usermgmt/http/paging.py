@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from quart import request
+from quart.globals import request_ctx
 
 from usermgmt.http.context import runtime
 from usermgmt.storage.pages import Page, Position, read_cursor, write_cursor
@@ -27,12 +28,11 @@ def cursors_of(page: Page[Any], digest: bytes) -> tuple[str | None, str | None]:
 
 def links(following: str | None, before: str | None) -> Mapping[str, str]:
     """The Link header of a page: the same query with other cursors."""
-    kept = [(name, value) for name, value in request.args.items() if name != "cursor"]
-    found = [
-        f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="{name}"'
-        for name, cursor in (("next", following), ("prev", before))
-        if cursor is not None
-    ]
+    asked = request_ctx.request
+    kept = urlencode([(name, value) for name, value in asked.args.items() if name != "cursor"])
+    base = f"{asked.path}?{kept}&cursor=" if kept else f"{asked.path}?cursor="
+    named = (("next", following), ("prev", before))
+    found = [f'<{base}{cursor}>; rel="{name}"' for name, cursor in named if cursor is not None]  # cursors are base64url
     return {"Link": ", ".join(found)} if found else {}
 
 

@@ -124,10 +124,13 @@ class ListUsers(RequestModel):
             created_before=self.created_before,
         )
 
-    def listed(self, view: UserView) -> "ListedUser":
-        """An account as this list shows it. A whole one is not copied field by field: it reads the same."""
-        whole = UserOut.of(view)
-        return cast("ListedUser", whole) if self.fields is None else ListedUser.of(whole, self.fields.split(","))
+    def listed(self, views: Iterable[UserView]) -> "list[ListedUser]":
+        """Accounts as this list shows them. Whole ones are not copied field by field: they read the same."""
+        whole = [UserOut.of(view) for view in views]
+        if self.fields is None:
+            return cast("list[ListedUser]", whole)
+        fields = self.fields.split(",")
+        return [ListedUser.of(each, fields) for each in whole]
 
 
 def _exact_key(name: str | None) -> str | None:

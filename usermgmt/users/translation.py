@@ -127,8 +127,7 @@ def batches(query: ListUsers) -> AsyncIterator[Sequence[UserView]]:
 def page_answer(query: ListUsers, found: UserPage, digest: bytes) -> Answer:
     """A page, with the cursors of those beside it."""
     following, before = cursors_of(found.page, digest)
-    items = [query.listed(view) for view in found.page.items]
-    body = UserPageOut(items=items, next_cursor=following, prev_cursor=before)
+    body = UserPageOut(items=query.listed(found.page.items), next_cursor=following, prev_cursor=before)
     if found.count is not None:
         body.count, body.count_is_exact = found.count, found.is_count_exact
     return answer(body, headers=links(following, before))
@@ -137,4 +136,4 @@ def page_answer(query: ListUsers, found: UserPage, digest: bytes) -> Answer:
 async def documents(query: ListUsers, batches: AsyncIterator[Sequence[UserView]]) -> AsyncIterator[list[ListedUser]]:
     """The documents of a stream."""
     async for batch in batches:
-        yield [query.listed(view) for view in batch]
+        yield query.listed(batch)
