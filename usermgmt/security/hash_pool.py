@@ -6,6 +6,7 @@ A caller is refused when it would wait longer than a client would.
 import asyncio
 import math
 import os
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ WEIGHT_OF_NEWEST = 0.2
 WEIGHT_OF_LONGER = 0.5
 LEAST_PATIENCE_AT_TURN = 1.0  # seconds; a shorter queue is bounded where it is entered
 SOONEST_LOOK = 0.8  # seconds, likewise
+SPREAD = (0.8, 1.2)  # of the patience: who came together is not told together, nor comes back together
 WHOLE_WAIT = 1.8  # times the longest wait for a thread: what the way to the answer may take
 SECOND_LOOK = 0.32  # of the longest wait: after it who still waits is told whether it is in vain, in 0.8 of 2.5 seconds
 FURTHER_LOOKS = 0.1  # seconds from each look to the next
@@ -64,8 +66,8 @@ class HashPool:
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """`seconds` is what a job may take until one was measured; `workers` 0 means one per processor; `max_wait`
-        bounds the queue, and `patience` is how long a place in it is waited for; `around` each wait for a job is a
-        block of its own.
+        bounds the queue, and `patience` is about how long a place in it is waited for; `around` each wait for a job is
+        a block of its own.
         """
         self.workers = workers or processors()
         self._max_wait = max_wait.total_seconds()
@@ -98,8 +100,9 @@ class HashPool:
         """
         asked = time.perf_counter()
         if self._expected_wait() > self._longest_wait():
-            await asyncio.sleep(self._patience)
-            self._admit(already=self._patience)
+            patience = self._patience * random.uniform(*SPREAD)  # noqa: S311 - it is no secret
+            await asyncio.sleep(patience)
+            self._admit(already=patience)
         else:
             self._admit()
         taken = Place(asked)
