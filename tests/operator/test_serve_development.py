@@ -55,6 +55,7 @@ def test_the_first_start_makes_everything_and_tells_how_to_begin(
     process = start("serve", "--dev", "--port", "0")
     banner = banner_of(process)
     assert banner["Data"] == str(tmp_path / "data")
+    assert banner["Database"] == str(tmp_path / "data" / "usermgmt.db")
     assert banner["Documentation"] == banner["API"] + "/docs"
     signed_in = pasted(banner["curl"], curl)
     assert (signed_in["user"]["username"], signed_in["user"]["email"]) == ("admin", "admin@example.com")

@@ -68,6 +68,12 @@ class Banner:
         return f"curl {self.url}/api/auth/login -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
     @property
+    def database(self) -> str:
+        """Where the accounts are, without the password: in a shell with other settings not where one may think."""
+        database = self.settings.database
+        return str(database.sqlite_file.resolve()) if database.is_sqlite else masked_url(database.url)
+
+    @property
     def document(self) -> dict[str, Any]:
         """What programs read."""
         return {
@@ -75,6 +81,7 @@ class Banner:
             "url": self.url,
             "documentation": f"{self.url}/docs" if self.settings.docs.enabled else None,
             "data": str(self.settings.server.data_dir.resolve()),
+            "database": self.database,
             "admin": self.admin,
             "password": self.made_admin.password if self.made_admin is not None else None,
             "curl": self.curl,
@@ -87,6 +94,7 @@ class Banner:
         if self.settings.docs.enabled:
             lines.append(f"  Documentation  {self.url}/docs")
         lines.append(f"  Data           {self.settings.server.data_dir.resolve()}")
+        lines.append(f"  Database       {self.database}")
         lines += [*self._admin_lines(), "", f"  {self.curl}", ""]
         return "\n".join(["", *map(printable, lines)])
 

@@ -16,6 +16,7 @@ from usermgmt.operator.heads import LONGEST_HEAD, MOST_HEADERS
 
 LATE_BODY_SECONDS = 1.0
 LONGEST_LATE_BODY = 256 * 1024
+PIECES_AT_ONCE = 50
 
 
 class PlainHttp1(H11Protocol):
@@ -74,9 +75,12 @@ class PlainHttp1(H11Protocol):
         assert self._has_ended is not None
         self._late_bytes += len(data)
         self.connection.receive_data(data)
+        pieces = 0
         try:
             while isinstance(event := self.connection.next_event(), h11.Data):
-                pass
+                pieces += 1
+                if pieces % PIECES_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # they may be of a byte each, and others wait
         except h11.RemoteProtocolError:
             event = h11.ConnectionClosed()
         if isinstance(event, h11.EndOfMessage):

@@ -29,7 +29,7 @@ async def list_secrets(console: Console, runtime: Runtime) -> None:
     """List the configured root secrets by a name that tells nothing of them, in their order.
 
     making: new tokens and hashes are made with it; waiting: it only verifies until every process knows it; verifying:
-    what was made with it before is still good.
+    what was made with it before is still good. "Makes from" is when it began to be made with; `-`: from the first.
 
     The counts are what needs it: signing keys sealed under it, live sessions that were last refreshed while it made
     (they are signed out without it), and accounts whose password was hashed with it (they need a new one without it;

@@ -5,6 +5,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -67,11 +68,8 @@ async def refuse_unfit(settings: Settings | None, found: list[Reason]) -> None:
         return
     is_askable = settings is not None and not any(reason.where == "database.url" for reason in found)
     if settings is not None and is_askable and not settings.database.migrate:
-        try:
+        with suppress(DatabaseUnavailable):  # the other reasons are told; this one when they are mended
             reason = schema_reason(await migrations.state(settings.database))
-        except DatabaseUnavailable as error:
-            log.debug("schema_not_checked", reason=error.detail)
-        else:
             found.extend([reason] if reason is not None else [])
     raise unfit(found)
 

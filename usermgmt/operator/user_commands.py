@@ -51,7 +51,7 @@ async def list_users(console: Console, runtime: Runtime, /, limit: int, is_all: 
     async for views, is_last in _pages(runtime, query, None if is_all else limit):
         table.add([as_document(view) for view in views])
         if not is_last and not is_all:
-            console.note(f"There are more than {limit}; take --limit or --all.")
+            console.note(f"There are more than {limit}; take a higher --limit, or --all.")
 
 
 @command()
