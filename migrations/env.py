@@ -5,7 +5,7 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection
 
-from usermgmt.operator import migrations
+from usermgmt.operator import schema_state
 from usermgmt.schema import metadata
 from usermgmt.settings import load_settings
 
@@ -26,7 +26,7 @@ def run(connection: Connection) -> None:
 
 async def run_alone() -> None:
     """Open a connection from the settings, as `alembic revision --autogenerate` needs it."""
-    async with migrations.connected(load_settings(development=True).database) as connection:
+    async with schema_state.connected(load_settings(development=True).database) as connection:
         await connection.run_sync(run)
 
 

@@ -309,7 +309,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "quart_rate_limiter": ("http.budgets",),
     "redis": ("storage.counters",),
     "quart_schema": ("http.openapi",),
-    "hypercorn": ("operator.*", "http.connection"),  # there the types of its messages
+    "hypercorn": ("operator.*", "http.connection", "http.requests"),  # there the types of its messages
     "h11": ("operator.http1",),
     "h2": ("operator.http2",),
     "hyperframe": ("operator.http2",),

@@ -10,18 +10,18 @@ from tests.conftest import settings_for
 from tests.operator.conftest import CommandLine, environment
 from tests.people import PASSWORD, Server
 from tests.storage.test_migrations import fill
-from usermgmt.operator import migrations
-from usermgmt.operator.migrations import SchemaState
+from usermgmt.operator import schema_state
+from usermgmt.operator.schema_state import SchemaState
 from usermgmt.operator.startup import prepare
 from usermgmt.schema import metadata
 
-NUMBER = int(migrations.head()[:4])
+NUMBER = int(schema_state.head()[:4])
 NEXT, AFTER_NEXT = f"{NUMBER + 1:04}_from_{NUMBER:04}", f"{NUMBER + 2:04}_from_{NUMBER + 1:04}"
 
 
 async def migrate_as_a_newer_release(url: str, revision: str) -> None:
     """What an additive migration may do, done to every table: columns, an index, a table that refers to accounts."""
-    async with migrations.connected(settings_for(url).database) as connection:
+    async with schema_state.connected(settings_for(url).database) as connection:
         for table in metadata.sorted_tables:
             await connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN next_text varchar(20)"))
             await connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN next_count integer DEFAULT 0 NOT NULL"))
@@ -93,4 +93,4 @@ def test_a_revision_tells_whose_code_runs_on_it(current: str | None, head: str, 
 
 
 def test_every_revision_has_the_form_that_older_releases_read() -> None:
-    assert migrations._NUMBERS.fullmatch(migrations.head())
+    assert schema_state._NUMBERS.fullmatch(schema_state.head())

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.operator.conftest import PROGRAM, CommandLine, Start, environment
-from usermgmt.operator import migrations
+from usermgmt.operator import schema_state
 
 
 @pytest.fixture
@@ -51,13 +51,13 @@ def test_a_pooler_that_is_taken_for_the_database_is_told(pooler_url: str, start:
 
 
 def test_an_empty_database_is_told_and_not_made(empty_line: CommandLine, tmp_path: Path) -> None:
-    assert empty_line.document("db", "current") == {"current": None, "head": migrations.head(), "is_current": False}
+    assert empty_line.document("db", "current") == {"current": None, "head": schema_state.head(), "is_current": False}
     assert "empty" in empty_line.refused(1, "db", "check")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_upgrade_brings_the_schema_and_the_built_in_roles(empty_line: CommandLine) -> None:
-    assert empty_line.document("db", "upgrade")["current"] == migrations.head()
+    assert empty_line.document("db", "upgrade")["current"] == schema_state.head()
     empty_line.done("db", "check")
     assert [role["name"] for role in empty_line.documents("roles", "list")] == ["admin", "manager", "user"]
     assert "Nothing to do" in empty_line.done("db", "upgrade")

@@ -23,7 +23,7 @@ from tests.servers import PostgreSQL
 from usermgmt.audit import seals
 from usermgmt.chores import shared_chores
 from usermgmt.maintenance import service as maintenance
-from usermgmt.operator import migrations
+from usermgmt.operator import migrations, schema_state
 from usermgmt.permissions import BUILT_IN_ROLES
 from usermgmt.schema import metadata
 from usermgmt.settings import DatabaseSettings
@@ -61,7 +61,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DatabaseSe
 def revisions() -> list[Script]:
     """Every migration, oldest first."""
     config = Config()
-    config.set_main_option("script_location", str(migrations.scripts()))
+    config.set_main_option("script_location", str(schema_state.scripts()))
     return list(reversed(list(ScriptDirectory.from_config(config).walk_revisions())))
 
 
@@ -84,13 +84,13 @@ def catalogue(connection: Connection) -> list[Any]:
 
 
 async def schema(settings: DatabaseSettings) -> list[Any]:
-    async with migrations.connected(settings) as connection:
+    async with schema_state.connected(settings) as connection:
         return [row for row in await connection.run_sync(catalogue) if "alembic_version" not in str(row)]
 
 
 async def contents(settings: DatabaseSettings) -> dict[str, list[str]]:
     """Every row of every table."""
-    async with migrations.connected(settings) as connection:
+    async with schema_state.connected(settings) as connection:
         return {
             table.name: sorted(str(row) for row in (await connection.execute(table.select())).all())
             for table in metadata.sorted_tables
@@ -129,9 +129,9 @@ async def test_up_down_and_up_again_gives_the_same_schema_and_it_works(empty: Da
     assert len(first) > len(metadata.tables)
     await fill(empty)
     assert all((await contents(empty)).values())
-    assert (await migrations.downgrade(empty, target="base")).current == migrations.head()
+    assert (await migrations.downgrade(empty, target="base")).current == schema_state.head()
     assert await schema(empty) == []
-    assert (await migrations.state(empty)).current is None
+    assert (await schema_state.state(empty)).current is None
     assert (await migrations.upgrade(empty)).current is None
     assert await schema(empty) == first
     await fill(empty)
@@ -141,9 +141,9 @@ async def test_one_step_up_and_down_at_a_time_gives_the_same_schemas(empty: Data
     seen: list[list[Any]] = [await schema(empty)]
     for script in revisions():
         await migrations.upgrade(empty, target=script.revision)
-        assert (await migrations.state(empty)).current == script.revision
+        assert (await schema_state.state(empty)).current == script.revision
         seen.append(await schema(empty))
-    assert (await migrations.state(empty)).is_current
+    assert (await schema_state.state(empty)).is_current
     for before in reversed(seen[:-1]):
         await migrations.downgrade(empty, target="-1")
         assert await schema(empty) == before
@@ -155,7 +155,7 @@ async def test_migrating_again_changes_no_row(empty: DatabaseSettings):
     before = await contents(empty)
     assert all(before.values())
     state = await migrations.upgrade(empty)
-    assert (state.current, state.is_current) == (migrations.head(), True)
+    assert (state.current, state.is_current) == (schema_state.head(), True)
     assert await contents(empty) == before
 
 
@@ -163,7 +163,7 @@ async def test_migrating_brings_the_built_in_roles_up_to_date_and_leaves_others_
     await migrations.upgrade(empty)
     await fill(empty)
     before = await contents(empty)
-    async with migrations.connected(empty) as connection:
+    async with schema_state.connected(empty) as connection:
         await connection.execute(
             text("DELETE FROM role_permissions WHERE role = 'admin' AND permission = 'users:read'")
         )
@@ -185,7 +185,7 @@ async def test_the_migrations_make_what_the_models_say(empty: DatabaseSettings):
         found: list[Any] = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
         return found
 
-    async with migrations.connected(empty) as connection:
+    async with schema_state.connected(empty) as connection:
         assert await connection.run_sync(differences) == []
 
 
@@ -203,7 +203,7 @@ async def test_the_migrations_make_to_the_last_type_what_the_models_would(
 
     migrated, made = address("migrated"), address("made")
     await migrations.upgrade(migrated)
-    async with migrations.connected(made) as connection:
+    async with schema_state.connected(made) as connection:
         await connection.run_sync(metadata.create_all)
         await connection.commit()
     assert await schema(migrated) == await schema(made)
@@ -249,13 +249,13 @@ async def test_of_several_processes_on_an_empty_database_one_migrates(empty: Dat
         return out.decode().strip()
 
     before = await asyncio.gather(*(migrate() for _ in range(2)))
-    assert set(before) <= {"None", migrations.head()}
+    assert set(before) <= {"None", schema_state.head()}
     if not empty.is_sqlite:  # there the look and the lock are two transactions; the second look is the one that counts
-        assert sorted(before) == sorted(["None", migrations.head()])
-    async with migrations.connected(empty) as connection:
+        assert sorted(before) == sorted(["None", schema_state.head()])
+    async with schema_state.connected(empty) as connection:
         rows = (await connection.execute(text("SELECT version_num FROM alembic_version"))).all()
         roles = (await connection.execute(text("SELECT name FROM roles ORDER BY name"))).scalars().all()
-    assert [row[0] for row in rows] == [migrations.head()]
+    assert [row[0] for row in rows] == [schema_state.head()]
     assert list(roles) == sorted(role.name for role in BUILT_IN_ROLES)
     await fill(empty)
 
@@ -266,7 +266,7 @@ async def test_of_several_processes_on_an_empty_database_one_migrates(empty: Dat
 def test_the_migrations_are_one_line_of_descent():
     scripts = revisions()
     assert [script.down_revision for script in scripts] == [None, *(script.revision for script in scripts[:-1])]
-    assert scripts[-1].revision == migrations.head()
+    assert scripts[-1].revision == schema_state.head()
 
 
 def test_every_migration_says_why_and_what_it_locks():
@@ -276,3 +276,15 @@ def test_every_migration_says_why_and_what_it_locks():
         assert re.search(r"^Locks: .+\.", document, re.MULTILINE), script.path
         source = Path(script.path).read_text(encoding="utf-8")
         assert "def downgrade() -> None:\n    pass" not in source
+
+
+def test_the_last_migration_is_the_one_that_alembic_finds():
+    scripts = ScriptDirectory.from_config(migrations.alembic_config())
+    assert schema_state.head() == scripts.get_current_head()
+    assert all(schema_state.is_known(script.revision) for script in scripts.walk_revisions())
+    assert not schema_state.is_known("9999")
+
+
+def test_a_server_that_migrates_nothing_has_no_alembic_in_memory():
+    code = "import sys, usermgmt.operator.serve; sys.exit('alembic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -9,7 +9,7 @@ import click
 from sqlalchemy.exc import ProgrammingError
 
 from usermgmt.audit import verification
-from usermgmt.operator import migrations, postgresql_backup, sqlite_backup
+from usermgmt.operator import postgresql_backup, schema_state, sqlite_backup
 from usermgmt.operator.backup_files import (
     Contents,
     Kind,
@@ -93,7 +93,7 @@ def restore(console: Console, file: Path, pg_bin: Path | None, is_replacing: boo
         _require_leave(console, database, is_replacing=is_replacing)
         contents = _restored(console, database, file, pg_bin)
     seconds = time.perf_counter() - started
-    is_current = contents.revision == migrations.head()
+    is_current = contents.revision == schema_state.head()
     document = _document(contents) | {
         "file": str(file),
         "seconds": round(seconds, 3),
@@ -102,7 +102,7 @@ def restore(console: Console, file: Path, pg_bin: Path | None, is_replacing: boo
     }
     console.show(document, _told(file, contents, seconds))
     if not is_current:
-        console.note(f"This release needs revision {migrations.head()}: run `usermgmt db upgrade`.")
+        console.note(f"This release needs revision {schema_state.head()}: run `usermgmt db upgrade`.")
     if is_verified:
         console.note(_VERDICTS[document["intact"]])
     return Exit.FAILURE if document["intact"] is False else Exit.OK

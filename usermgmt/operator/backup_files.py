@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from usermgmt.operator import migrations
+from usermgmt.operator import schema_state
 from usermgmt.operator.console import Console, Refusal
 from usermgmt.settings import DatabaseSettings
 
@@ -65,7 +65,7 @@ def kind_of_file(file: Path) -> Kind:
 
 def require_known_revision(file: Path, revision: str) -> None:
     """Refuse a backup of a release that is newer than this one."""
-    if not migrations.is_known(revision):
+    if not schema_state.is_known(revision):
         raise Refusal(
             f"{file} is at revision {revision}, which only another release knows; restore it with that release.",
             code="unknown_revision",

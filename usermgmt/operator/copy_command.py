@@ -8,11 +8,11 @@ import click
 
 from usermgmt.audit import verification
 from usermgmt.audit.verification import Report
-from usermgmt.operator import copying, migrations
+from usermgmt.operator import copying, migrations, schema_state
 from usermgmt.operator.backup_files import PRIVATE, termination_as_interrupt
 from usermgmt.operator.configuration import operator_settings, require_secret
 from usermgmt.operator.console import Console, Exit, Refusal
-from usermgmt.operator.database_state import faults_told, require_schema
+from usermgmt.operator.database_state import require_schema
 from usermgmt.operator.grammar import command, pass_console
 from usermgmt.operator.snapshots import refuse_pooler, require_file
 from usermgmt.operator.workplace import opened
@@ -80,7 +80,7 @@ def _target(source: DatabaseSettings, url: str) -> DatabaseSettings:
 async def _prepare(source: DatabaseSettings, target: DatabaseSettings, *, is_migrating: bool) -> None:
     """Have the schema of this release at both ends."""
     await require_schema(source)
-    state = await migrations.state(target)
+    state = await schema_state.state(target)
     if state.is_current:
         return
     if not is_migrating:
@@ -91,7 +91,7 @@ async def _prepare(source: DatabaseSettings, target: DatabaseSettings, *, is_mig
         )
     if target.is_sqlite:
         _make_private(target)
-    with faults_told():
+    with migrations.faults_told():
         await migrations.upgrade(target)
 
 

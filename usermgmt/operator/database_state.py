@@ -1,18 +1,14 @@
 """Whether the database answers, and whether its schema is that of this release."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import structlog
-from alembic.util import CommandError
-from sqlalchemy.exc import DBAPIError
 
 from usermgmt.errors import DatabaseUnavailable
-from usermgmt.operator import migrations
+from usermgmt.operator import schema_state
 from usermgmt.operator.configuration import unfit
 from usermgmt.operator.console import Reason, Refusal, cause_of, pooler_refusal
-from usermgmt.operator.migrations import SchemaState
+from usermgmt.operator.schema_state import SchemaState
 from usermgmt.settings import DatabaseSettings
 from usermgmt.settings.values import masked_url
 
@@ -32,7 +28,7 @@ async def await_database(settings: DatabaseSettings) -> SchemaState:
     pause = FIRST_PAUSE
     while True:
         try:
-            return await migrations.state(settings)
+            return await schema_state.state(settings)
         except DatabaseUnavailable as error:
             if (refusal := pooler_refusal(error)) is not None:
                 raise refusal from None
@@ -47,21 +43,9 @@ async def await_database(settings: DatabaseSettings) -> SchemaState:
 
 async def require_schema(settings: DatabaseSettings) -> None:
     """Refuse to work on a database whose schema is not that of this release. Raises `DatabaseUnavailable`."""
-    reason = schema_reason(await migrations.state(settings))
+    reason = schema_reason(await schema_state.state(settings))
     if reason is not None:
         raise unfit([reason])
-
-
-@contextmanager
-def faults_told() -> Iterator[None]:
-    """Make one line of what alembic or the database refuse while they migrate."""
-    try:
-        yield
-    except CommandError as error:
-        raise Refusal(f"{error}.", code="no_such_migration") from None
-    except DBAPIError as error:
-        first = str(error.orig).partition("\n")[0]
-        raise Refusal(f"A migration failed and was undone: {first}", code="migration_failed") from None
 
 
 def schema_reason(state: SchemaState) -> Reason | None:
@@ -70,7 +54,7 @@ def schema_reason(state: SchemaState) -> Reason | None:
         return None
     if state.current is None:
         return Reason("has no schema yet; run `usermgmt db upgrade`, or start with --migrate", "database")
-    if not migrations.is_known(state.current):
+    if not schema_state.is_known(state.current):
         return Reason(f"is at {state.current}, which only another release knows; run that release", "database")
     return Reason(
         f"is at {state.current}, this release needs {state.head}; run `usermgmt db upgrade`, or start with --migrate",

@@ -6,12 +6,11 @@ from typing import Any
 
 import click
 
-from usermgmt.operator import migrations
+from usermgmt.operator import migrations, schema_state
 from usermgmt.operator.configuration import operator_settings
 from usermgmt.operator.console import Console, Refusal
-from usermgmt.operator.database_state import faults_told
 from usermgmt.operator.grammar import command, pass_console
-from usermgmt.operator.migrations import SchemaState
+from usermgmt.operator.schema_state import SchemaState
 from usermgmt.settings import DatabaseSettings
 
 
@@ -62,11 +61,11 @@ def check(console: Console) -> None:
 
 
 def _state(settings: DatabaseSettings) -> SchemaState:
-    return _done(lambda: migrations.state(settings))
+    return _done(lambda: schema_state.state(settings))
 
 
 def _done(work: Callable[[], Coroutine[Any, Any, SchemaState]]) -> SchemaState:
-    with faults_told():
+    with migrations.faults_told():
         return asyncio.run(work())
 
 

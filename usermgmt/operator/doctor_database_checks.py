@@ -9,7 +9,7 @@ from sqlalchemy import Column, Connection, ForeignKeyConstraint, Index, Table, U
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import AddConstraint, CreateIndex, DDLElement
 
-from usermgmt.operator import migrations
+from usermgmt.operator import schema_state
 from usermgmt.operator.doctor_findings import Checklist, Finding, error, note, ok, warning
 from usermgmt.operator.doctor_installation import Installation, Needs
 from usermgmt.schema import metadata
@@ -49,7 +49,7 @@ async def schema_is_current(installation: Installation) -> AsyncIterator[Finding
     elif state.current is None:
         told = f"The database has no schema yet; this release needs {state.head}."
         yield note(told, "The next start brings it.") if settings.migrate else error(told, "usermgmt db upgrade")
-    elif not migrations.is_known(state.current):
+    elif not schema_state.is_known(state.current):
         yield error(
             f"The schema is at {state.current}, which only a newer release knows; this one has {state.head}.",
             "Run that release.",

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from usermgmt.operator import migrations
+from usermgmt.operator import schema_state
 from usermgmt.operator.checklist import NotChecked
 from usermgmt.operator.configuration import was_development
 from usermgmt.operator.console import cause_of
-from usermgmt.operator.migrations import SchemaState
+from usermgmt.operator.schema_state import SchemaState
 from usermgmt.settings import Settings, load_settings
 from usermgmt.settings.problems import common_problems, production_problems
 from usermgmt.settings.sources import CONFIG_VARIABLE, DEFAULT_CONFIG, SettingsError, SettingsProblem
@@ -151,7 +151,7 @@ async def _meet_database(installation: Installation) -> None:
     """Find out whether the database answers, and how far its schema is."""
     settings = installation.settings.database
     try:
-        installation.schema = await migrations.state(settings)
+        installation.schema = await schema_state.state(settings)
     except Exception as error:  # noqa: BLE001 - whatever a driver finds wrong with an address
         installation.away = f"the database does not answer ({cause_of(error)})"
     else:

@@ -9,7 +9,7 @@ import click
 from sqlalchemy import inspect, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from usermgmt.operator import migrations
+from usermgmt.operator import schema_state
 from usermgmt.operator.configuration import operator_settings
 from usermgmt.operator.console import Console, Refusal
 from usermgmt.operator.grammar import command, pass_console
@@ -41,8 +41,8 @@ def plan(console: Console, start: str | None, end: str) -> None:
     Times come from a rate that was measured once, per million rows: an order of size. Nothing is changed.
     """
     settings = operator_settings(console).database
-    state = asyncio.run(migrations.state(settings))
-    if start is None and state.current is not None and not migrations.is_known(state.current):
+    state = asyncio.run(schema_state.state(settings))
+    if start is None and state.current is not None and not schema_state.is_known(state.current):
         raise Refusal(f"The database is at {state.current}, which only another release knows.", code="unknown_revision")
     rows = asyncio.run(_estimated_rows(settings))
     first = start if start is not None else state.current

@@ -15,12 +15,12 @@ from usermgmt.errors import DatabaseUnavailable
 from usermgmt.http import plugins
 from usermgmt.http.plugins import PluginRefused
 from usermgmt.http.routing import Application
-from usermgmt.operator import migrations
+from usermgmt.operator import schema_state
 from usermgmt.operator.bootstrap import MadeAdmin, has_active_admin, make_configured_admin, make_generated_admin
 from usermgmt.operator.configuration import log_farewells, production_settings, unfit
 from usermgmt.operator.connections import limit_connections
 from usermgmt.operator.console import Exit, Reason, Refusal, tell_refusal
-from usermgmt.operator.database_state import await_database, faults_told, schema_reason
+from usermgmt.operator.database_state import await_database, schema_reason
 from usermgmt.operator.development import other_secret
 from usermgmt.roles import queries as role_queries
 from usermgmt.root_secrets.service import are_strangers, note_roots
@@ -69,7 +69,7 @@ async def refuse_unfit(settings: Settings | None, found: list[Reason]) -> None:
     is_askable = settings is not None and not any(reason.where == "database.url" for reason in found)
     if settings is not None and is_askable and not settings.database.migrate:
         with suppress(DatabaseUnavailable):  # the other reasons are told; this one when they are mended
-            reason = schema_reason(await migrations.state(settings.database))
+            reason = schema_reason(await schema_state.state(settings.database))
             found.extend([reason] if reason is not None else [])
     raise unfit(found)
 
@@ -138,7 +138,9 @@ async def _bring_schema(settings: Settings) -> None:
     elif settings.database.migrate:
         if not state.is_current:
             log.info("migrating", at=state.current, to=state.head)
-        with faults_told():
+        from usermgmt.operator import migrations  # noqa: PLC0415 - alembic stays in memory: 7 MiB of every process
+
+        with migrations.faults_told():
             await migrations.upgrade(settings.database)
     elif (reason := schema_reason(state)) is not None:
         raise unfit([reason])

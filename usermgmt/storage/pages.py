@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-import msgspec
 from sqlalchemy import ColumnElement, Select, literal, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -23,6 +22,8 @@ from usermgmt.security.secrets import Purpose, Secrets
 T = TypeVar("T")
 SIGNATURE_BYTES = 16
 MAX_CURSOR = 2_048
+
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # escaped, a key could outgrow the cursor
 
 
 class InvalidCursor(Malformed):
@@ -105,7 +106,7 @@ def write_cursor(position: Position, *, digest: bytes, secrets: Secrets) -> str:
     is_time = isinstance(position.value, datetime)
     value = position.value.isoformat() if isinstance(position.value, datetime) else position.value
     parts = [int(is_time), value, str(position.row_id), int(position.backwards)]
-    payload = msgspec.json.encode(parts)  # nothing but quotes is escaped: escaped, a key could outgrow it
+    payload = _compact(parts).encode()
     signature = secrets.making_key(Purpose.CURSOR).sign(digest + payload)[:SIGNATURE_BYTES]
     return encoding.encode(signature + payload)
 
@@ -118,5 +119,5 @@ def read_cursor(cursor: str, *, digest: bytes, secrets: Secrets) -> Position:
     signature, payload = raw[:SIGNATURE_BYTES], raw[SIGNATURE_BYTES:]
     if not secrets.is_signed(Purpose.CURSOR, digest + payload, signature):
         raise InvalidCursor
-    is_time, value, row_id, backwards = msgspec.json.decode(payload)
+    is_time, value, row_id, backwards = json.loads(payload)
     return Position(datetime.fromisoformat(value) if is_time else value, UUID(row_id), bool(backwards))
