@@ -72,7 +72,7 @@ def _postgresql(target: Target, options: argparse.Namespace) -> Iterator[Row]:
     yield _idle_connections(target)
     admin = target.sign_in("admin")["access_token"]
     people = [target.sign_in(f"user{number}") for number in range(1, CLIENTS + 1)]
-    reads = _reads(target, admin, people)
+    reads = _reads(target, admin, people[0]["access_token"])
     for name, make in reads.items():
         yield _measured(target, name, lambda make=make: [(make, None)] * CLIENTS, options)  # type: ignore[misc]
     yield _measured(target, "refresh, rotating", lambda: [_refreshing(each) for each in people], options)
@@ -93,12 +93,12 @@ def _encrypted(url: str, options: argparse.Namespace) -> None:
             _print(_measured(target, name, lambda: [(lambda: wire, None)] * CLIENTS, options, kind=kind))
 
 
-def _reads(target: Target, admin: str, people: Sequence[Any]) -> dict[str, Make]:
+def _reads(target: Target, admin: str, person: str) -> dict[str, Make]:
     """The requests that only read."""
     page = target.call("GET", "/api/users?limit=100", token=admin)
     ids = cycle([request("GET", f"/api/users/{user['id']}", token=admin) for user in page["items"]])
     middle = target.call("GET", "/api/users?limit=50&sort=-username", token=admin)["next_cursor"]
-    me = request("GET", "/api/users/me", token=people[0]["access_token"])
+    me = request("GET", "/api/users/me", token=person)
     first = request("GET", "/api/users?limit=50", token=admin)
     further = request("GET", f"/api/users?limit=50&sort=-username&cursor={middle}", token=admin)
     found = request("GET", "/api/users?limit=50&q=user77", token=admin)
@@ -207,13 +207,15 @@ def _idle_connections(target: Target) -> Row:
 
 
 def _soak(target: Target, people: Sequence[dict[str, Any]], seconds: float) -> Row:
-    """Mixed load, and the slope of memory over its second half. Readers sign in again and again: tokens end sooner."""
+    """Mixed load, and the slope of memory over its second half. Readers sign in anew for each slice: an access token
+    lives for ten minutes.
+    """
     refreshing = [_refreshing(each) for each in people[:8]]
     samples: list[tuple[float, int]] = []
     deadline = time.monotonic() + seconds
     count = failed = 0
     while time.monotonic() < deadline:
-        reads = _reads(target, target.sign_in("admin")["access_token"], [target.sign_in("user9")])
+        reads = _reads(target, *(target.sign_in(name)["access_token"] for name in ("admin", "user9")))
         clients: Clients = [*((make, None) for make in reads.values()), *refreshing]
         result = asyncio.run(drive("127.0.0.1", target.port, clients, min(30.0, seconds / 8)))
         count += sum(result.statuses.values())
@@ -221,7 +223,7 @@ def _soak(target: Target, people: Sequence[dict[str, Any]], seconds: float) -> R
         samples.append((time.monotonic(), target.memory_kib()))
     half = samples[len(samples) // 2 :]
     slope = statistics.linear_regression(*zip(*half, strict=True)).slope * 3600 / 1024 if len(half) > 1 else 0.0
-    memory = f"{samples[0][1] / 1024:.0f} MiB at first, {half[-1][1] / 1024:.0f} at last, {slope:+.1f} MiB an hour"
+    memory = f"{samples[0][1] / 1024:.0f} MiB at first, {samples[-1][1] / 1024:.0f} at last, {slope:+.1f} MiB an hour"
     return Row("soak", {"requests": f"{count:,}", "failed": str(failed), "memory": memory})
 
 

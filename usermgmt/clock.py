@@ -10,11 +10,11 @@ LEEWAY = timedelta(minutes=1)
 """How far the clock of another machine may go before this one's."""
 
 
-def whole_milliseconds(time: datetime) -> datetime:
+def whole_milliseconds(moment: datetime) -> datetime:
     """The time as it is stored, and as clients read it. The last of the calendar, which a driver takes for infinity, is
     not among them.
     """
-    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 class Clock(Protocol):
@@ -29,4 +29,5 @@ class SystemClock:
 
     def now(self) -> datetime:
         """The present time, aware, in UTC, in whole milliseconds."""
+        # as `whole_milliseconds` of the present, at a third of its cost
         return datetime.fromtimestamp(time.time_ns() // 1_000_000 / 1_000, UTC)

@@ -160,7 +160,7 @@ class Connection(BoundedConnection):
             await sending
 
     def _create_request_from_scope(self, send: ASGISendCallable) -> Request:
-        """The request, whose headers can be looked for at little cost; as the framework's otherwise."""
+        """The request, whose headers can be looked for at little cost. HTTP/1.0 and a root path are the framework's."""
         scope, config = self.scope, self.app.config
         if scope.get("root_path") or scope["http_version"] < "1.1":
             return super()._create_request_from_scope(send)

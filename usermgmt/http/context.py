@@ -12,6 +12,8 @@ from usermgmt.security.tokens import AccessClaims
 
 EXTENSION = "usermgmt"
 
+# `current_app` and `g` look up their context at each attribute; what every request asks a dozen times is asked of it.
+
 
 def runtime() -> Runtime:
     """The runtime of the application."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from quart import request
 from quart.globals import request_ctx
 
 from usermgmt.http.context import runtime
@@ -13,7 +12,7 @@ from usermgmt.storage.pages import Page, Position, read_cursor, write_cursor
 
 def may_lag() -> bool:
     """Whether the client takes a list that is a moment old (RFC 9111, section 5.2.1.4)."""
-    return not request.cache_control.no_cache
+    return not request_ctx.request.cache_control.no_cache
 
 
 def read_position(cursor: str | None, digest: bytes) -> Position | None:

@@ -57,7 +57,7 @@ def identify_client(clients: Clients) -> Callable[[], Awaitable[None]]:
         state, asked = g._get_current_object(), request_ctx.request
         state.started = time.perf_counter()
         given = asked.headers.get("X-Request-ID", "")
-        state.request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(96):024x}"
+        state.request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(96):024x}"  # no secret
         current_request.begin(state.request_id)
         agent = asked.headers.get("User-Agent", "")[:MAX_USER_AGENT]
         state.caller = Caller(client=Client(clients.address_of(asked), agent or None, state.request_id))
@@ -135,7 +135,7 @@ def record_refusals(record: RefusalRecorder) -> Callable[[Response], Awaitable[R
 async def finish(response: Response) -> Response:
     """The headers that every answer has, and its line in the log."""
     headers, state = response.headers, g._get_current_object()
-    present = {name.lower() for name, _ in headers}
+    present = {name.lower() for name, _ in headers}  # `setdefault` makes an exception for each that is not
     headers.add("X-Request-ID", state.request_id)
     headers.add("X-Content-Type-Options", "nosniff")
     headers.add("Referrer-Policy", "no-referrer")

@@ -63,7 +63,7 @@ class DirectRequest(Request):
 
     @property
     def blueprints(self) -> list[str]:
-        """The blueprint of the route and those that it is in."""
+        """The blueprint of the route and those that it is in, which the framework asks for three times a request."""
         return _blueprints_of(self.endpoint) if self.endpoint is not None else []
 
     async def get_data(self, **options: Any) -> Any:  # type: ignore[override]

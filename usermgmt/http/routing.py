@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from quart import Quart
 from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.routing import MapAdapter, Rule
 
 NOWHERE = " "  # no path has a space
-FUNCTIONS = 1_024
-PATHS, LONGEST_PATH = 1_024, 128  # that are remembered, at most
+REMEMBERED_FUNCTIONS = 1_024
+REMEMBERED_PATHS = 1_024
+LONGEST_REMEMBERED = 128  # characters of a path
 
-Match = tuple[Any | Rule, Mapping[str, Any]]
+Match = tuple[Rule, Mapping[str, Any]]
 Matches = dict[tuple[str, str], Match]
 
 
@@ -25,11 +26,11 @@ class Application(Quart):
 
     def __init__(self, *options: Any, **more: Any) -> None:
         super().__init__(*options, **more)
-        self._ensured = lru_cache(FUNCTIONS)(super().ensure_async)
+        self._ensured = lru_cache(REMEMBERED_FUNCTIONS)(super().ensure_async)
         self._matches: Matches = {}
 
     def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The function as one that can be awaited. It is looked at once, and not at each of the ten times a request."""
+        """The function as one that can be awaited. Each is looked at once; a request asks ten times."""
         return self._ensured(func)
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
@@ -41,7 +42,9 @@ class Application(Quart):
 
 
 class _Adapter(MapAdapter):
-    """The routes as one request sees them. Method and path alone decide, so that what they lead to is remembered."""
+    """The routes as one request sees them. There are no websockets, so that method and path alone decide and what they
+    lead to is remembered.
+    """
 
     def __init__(self, matches: Matches, *options: Any) -> None:
         super().__init__(*options)
@@ -50,14 +53,14 @@ class _Adapter(MapAdapter):
     def match(self, *options: Any, **more: Any) -> Match:
         """The route of this request; raises as the framework's does."""
         if options or more != {"return_rule": True}:
-            return super().match(*options, **more)
+            return cast("Match", super().match(*options, **more))
         asked = (self.default_method, self.path_info)
         found = self._matches.get(asked)
         if found is None:
             found = super().match(return_rule=True)
-            if len(self.path_info) <= LONGEST_PATH:
-                if len(self._matches) >= PATHS:
+            if len(self.path_info) <= LONGEST_REMEMBERED:
+                if len(self._matches) >= REMEMBERED_PATHS:
                     self._matches.clear()
                 self._matches[asked] = found
         rule, arguments = found
-        return rule, dict(arguments)
+        return rule, dict(arguments)  # a copy: the pipeline puts this caller's id in the place of `me`

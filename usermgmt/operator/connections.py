@@ -8,6 +8,7 @@ version they are left alone and the log says so: everything works, but what thes
 """
 
 import asyncio
+import time
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ import hypercorn.protocol
 import structlog
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 
 from usermgmt.operator.http1 import PlainHttp1
@@ -44,6 +46,23 @@ def limit_connections(settings: ServerSettings) -> None:
     setattr(hypercorn.asyncio.run, "TCPServer", Connection)  # noqa: B010 - what a module does not export, see above
     setattr(hypercorn.protocol, "H11Protocol", PlainHttp1)  # noqa: B010
     setattr(hypercorn.protocol, "H2Protocol", BoundedHttp2)  # noqa: B010
+
+
+class FrugalConfig(Config):
+    """Hypercorn's configuration, which writes the date of answers once a second and not once an answer. The software is
+    not named, so that the headers are the same for every protocol.
+    """
+
+    include_server_header = False
+    _dated: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """What is added to the headers of an answer; nobody changes the list."""
+        second, headers = self._dated
+        if second != (now := int(time.time())):
+            headers = super().response_headers(protocol)
+            self._dated = (now, headers)
+        return headers
 
 
 class Connection(TCPServer):

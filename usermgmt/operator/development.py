@@ -34,10 +34,15 @@ def development_settings(flags: Mapping[str, object], config: Path | None) -> Se
 
 def other_secret(settings: Settings) -> Refusal:
     """The refusal of a database in which nobody could sign in."""
-    database = settings.database.sqlite_file if settings.database.is_sqlite else masked_url(settings.database.url)
-    file = settings.server.data_dir / SECRET_FILE
+    database, file = _database_name(settings), settings.server.data_dir / SECRET_FILE
     message = f"{database} was made with another secret; put {file} back, or remove {database} and every account in it"
     return unfit([Reason(message, "secret.keys")])
+
+
+def _database_name(settings: Settings) -> str:
+    """Its file, or its address without the password."""
+    database = settings.database
+    return str(database.sqlite_file.resolve()) if database.is_sqlite else masked_url(database.url)
 
 
 def _knows_secret(settings: Settings) -> bool:
@@ -69,9 +74,8 @@ class Banner:
 
     @property
     def database(self) -> str:
-        """Where the accounts are, without the password: in a shell with other settings not where one may think."""
-        database = self.settings.database
-        return str(database.sqlite_file.resolve()) if database.is_sqlite else masked_url(database.url)
+        """Where the accounts are; in a shell that has settings of its own, not in the data directory."""
+        return _database_name(self.settings)
 
     @property
     def document(self) -> dict[str, Any]:

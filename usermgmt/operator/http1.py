@@ -116,7 +116,9 @@ class PlainHttp1(H11Protocol):
         """Ignore `Upgrade: h2c`, as RFC 9110 allows; HTTP/2 with TLS is agreed on before."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        """Hand over a request, or refuse it. One that asks for another protocol is answered in this one."""
+        """Hand over a request, or refuse it. As Hypercorn does, without its branch for websockets and without reading
+        the headers thrice; a request for another protocol is answered in this one.
+        """
         headers = list(request.headers)
         names = {name for name, _ in headers}  # in lower case
         length = len(request.target) + sum(map(len, chain.from_iterable(headers)))
@@ -126,8 +128,8 @@ class PlainHttp1(H11Protocol):
         if len(headers) > MOST_HEADERS or length > LONGEST_HEAD:
             await self._refuse(431)
             return
-        about = (self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server)
-        self.stream = HTTPStream(*about, self.stream_send, STREAM_ID)
+        surroundings = (self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server)
+        self.stream = HTTPStream(*surroundings, self.stream_send, STREAM_ID)
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,

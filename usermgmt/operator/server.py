@@ -15,10 +15,9 @@ import socket
 import ssl
 import sys
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from hypercorn.config import Config
@@ -26,7 +25,7 @@ from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from usermgmt.http.routing import Application
 from usermgmt.operator import service_manager
-from usermgmt.operator.connections import limit_connections
+from usermgmt.operator.connections import FrugalConfig, limit_connections
 from usermgmt.operator.console import Refusal
 from usermgmt.operator.hangup import Hangup
 from usermgmt.operator.listening import House, serve_sockets
@@ -227,31 +226,16 @@ def _cannot_listen(place: str, error: OSError, *, mend: str = "") -> Refusal:
     return Refusal(f"Cannot listen on {place}: {error.strerror}.{more}", code="cannot_listen")
 
 
-class _Config(Config):
-    """Hypercorn's configuration, which writes the date of answers once a second and not once an answer."""
-
-    _headers: ClassVar[tuple[int, list[tuple[bytes, bytes]]]] = (0, [])
-
-    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
-        """What is added to the headers of an answer; nobody changes the list."""
-        second, headers = self._headers
-        if second != (now := int(time.time())):
-            headers = super().response_headers(protocol)
-            _Config._headers = (now, headers)
-        return headers
-
-
 def _config(settings: ServerSettings) -> Config:
     """Hypercorn's configuration: our log, no header that names the software."""
     logger = logging.getLogger("hypercorn.error")
     logger.setLevel(logging.WARNING)  # what it says at its start, we say
-    config = _Config()
+    config = FrugalConfig()
     config.graceful_timeout = max(0.0, (settings.graceful_timeout - settings.drain_delay).total_seconds())
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
     config.h11_max_incomplete_size = INCOMPLETE_BYTES
     config.ssl_handshake_timeout = settings.head_timeout.total_seconds()
-    config.include_server_header = False
     if settings.is_tls:
         config.certfile, config.keyfile = settings.tls_certificate, settings.tls_key
         config.alpn_protocols = ["h2", "http/1.1"]

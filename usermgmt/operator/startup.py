@@ -66,11 +66,12 @@ async def refuse_unfit(settings: Settings | None, found: list[Reason]) -> None:
         found = [*found, *plugin_reasons(settings)]
     if not found:
         return
-    is_askable = settings is not None and not any(reason.where == "database.url" for reason in found)
+    is_askable = not any(reason.where == "database.url" for reason in found)
     if settings is not None and is_askable and not settings.database.migrate:
         with suppress(DatabaseUnavailable):  # the other reasons are told; this one when they are mended
             reason = schema_reason(await schema_state.state(settings.database))
-            found.extend([reason] if reason is not None else [])
+            if reason is not None:
+                found.append(reason)
     raise unfit(found)
 
 

@@ -92,6 +92,8 @@ class FairQueue(AsyncAdaptedQueue[T]):
 
 
 class FairPool(AsyncAdaptedQueuePool):
-    """A pool whose connections go to who asked first."""
+    """SQLAlchemy's pool with another line of those who wait. After a connection that could not be made, whoever comes
+    next makes one, past those who wait for one that is given back.
+    """
 
     _queue_class = FairQueue[ConnectionPoolEntry]

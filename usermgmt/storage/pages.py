@@ -23,7 +23,7 @@ T = TypeVar("T")
 SIGNATURE_BYTES = 16
 MAX_CURSOR = 2_048
 
-_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # escaped, a key could outgrow the cursor
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # escaped, long keys are too long
 
 
 class InvalidCursor(Malformed):

@@ -58,7 +58,9 @@ class FieldNotPermitted(Forbidden):
 
 
 class UserView(NamedTuple):
-    """An account as its readers see it: the row, the names of the roles held over everything, the ids of its groups."""
+    """An account as its readers see it: the row, the names of the roles held over everything, the ids of its groups.
+    A page has fifty; a tuple is made in a third of the time of a frozen dataclass.
+    """
 
     user: User | AccountRow
     roles: Sequence[str]
