@@ -1,4 +1,4 @@
-"""Scenarios for Locust (`pip install 'usermgmt[bench]'`), against a server that runs and has seeded accounts.
+"""Scenarios for Locust (which `make bench` installs into `.venv`), against a server that runs and has seeded accounts.
 
     usermgmt seed --users 100000 --password-stdin <<< User-Passw0rd-1
     locust -f benchmarks/locustfile.py --host http://127.0.0.1:8000 --headless --users 50 --run-time 60s FrontEnd

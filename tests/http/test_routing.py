@@ -2,6 +2,9 @@
 
 from uuid import uuid4
 
+import pytest
+from quart.testing import WebsocketResponseError
+
 from tests.people import Person, Server
 from usermgmt.http.routing import LONGEST_REMEMBERED, REMEMBERED_PATHS, Application
 
@@ -21,6 +24,14 @@ async def test_a_path_that_somebody_asked_for_is_the_next_ones_own(ada: Person, 
     for _ in range(2):
         for person in (ada, bob):
             assert (await (await person.get("/api/users/me")).get_json())["id"] == str(person.id)
+
+
+async def test_a_path_that_was_seen_is_no_websocket(server: Server):
+    await server.nobody().get("/health/live")
+    with pytest.raises(WebsocketResponseError) as refused:
+        async with server.app.test_client().websocket("/health/live"):
+            pass
+    assert refused.value.response.status_code == 400
 
 
 async def test_what_is_remembered_has_an_end(server: Server, ada: Person):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.imports.test_import_route import CSV, IMPORT, NDJSON, count, lines, person, rows
-from tests.people import Person, Server
+from tests.people import PASSWORD, Person, Server
 from tests.problems import problem_of
 from usermgmt.imports import queries, reading, service
 from usermgmt.imports.reading import MAX_COLUMNS, MAX_LINE_BYTES, MAX_ROW_CHARACTERS, Format, UnreadableFile, read_lines
@@ -122,6 +122,18 @@ async def test_an_import_ends_when_too_many_rows_are_refused(
     assert (total["created"], total["code"]) == (1, "too_many_refused")
     assert 20 < total["refused"] == len(told) - 1 < 50
     assert await count(server) == 4
+
+
+async def test_rows_whose_password_is_hashed_here_are_in_smaller_batches(
+    server: Server, admin: Person, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(service, "BATCH", 6)
+    monkeypatch.setattr(service, "HASHED", 3)
+    hashed = [{**person(f"hashed{number}"), "password": PASSWORD} for number in range(4)]
+    plain = [person(f"plain{number}") for number in range(6)]
+    *_, total = await lines(await admin.post(IMPORT, data=rows(*hashed, *plain), headers=NDJSON))
+    assert total["created"] == 10
+    assert sorted(event.details["count"] for event in await server.events("users.imported")) == [2, 2, 6]
 
 
 async def test_rows_that_are_refused_are_not_asked_about(

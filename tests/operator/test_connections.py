@@ -168,7 +168,6 @@ FRAME = b"\x81\x05hello"
         GET + HANDSHAKE + b"\r\n",
         GET + HANDSHAKE + b"Content-Length: 5\r\n\r\nhello",
         GET + HANDSHAKE + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-        GET.replace(b"GET", b"get") + WEBSOCKET + b"\r\n",
     ],
 )
 def test_an_upgrade_to_a_websocket_is_ignored_and_the_connection_goes_on(url: str, asked: bytes):
@@ -178,6 +177,22 @@ def test_an_upgrade_to_a_websocket_is_ignored_and_the_connection_goes_on(url: st
             assert answered(connection)[0] == 200
         connection.sendall(GET + b"\r\n")
         assert answered(connection)[0] == 200
+
+
+def test_a_method_in_small_letters_is_none(url: str):
+    with closing(connection_to(url)) as connection:
+        for method in (b"get", b"head", b"Get", b"delete"):
+            connection.sendall(GET.replace(b"GET", method) + b"\r\n")
+            assert answered(connection)[0] == 405
+        connection.sendall(GET + b"\r\n")
+        assert answered(connection)[0] == 200
+
+
+@pytest.mark.parametrize("version", [b"0.9", b"2.0", b"3.0"])
+def test_another_version_in_the_clear_is_refused(url: str, version: bytes):
+    received, is_over = exchange(url, GET.replace(b"HTTP/1.1", b"HTTP/" + version) + b"\r\n")
+    assert re.findall(rb"HTTP/1.1 (\d+) ", received) == [b"400"]
+    assert is_over
 
 
 def test_what_comes_after_the_handshake_of_a_websocket_is_a_head_that_does_not_end(url: str):

@@ -277,8 +277,9 @@ def test_what_is_no_request_of_ours_is_refused_and_the_connection_goes_on(starte
         speaker.http2.send_data(7, b"x" * 11_000 if speaker.http2.local_flow_control_window(7) >= 11_000 else b"")
     speaker.flush()
     assert speaker.status(7) == 413
-    speaker.ask(9, LIVE)
-    assert speaker.status(9) == 200
+    for stream, name, value, status in ((9, ":method", "head", 405), (11, ":path", b"/\xff", 400), (13, "", "", 200)):
+        speaker.ask(stream, [(each, value if each == name else kept) for each, kept in LIVE])
+        assert speaker.status(stream) == status
     assert process.end(signal.SIGTERM) == 0
     assert "Traceback" not in process.output + process.errors()
 

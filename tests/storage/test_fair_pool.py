@@ -6,22 +6,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import greenlet_spawn
 from sqlalchemy.util.queue import Empty
 
 from tests.people import Server
 from usermgmt.errors import DatabaseUnavailable
 from usermgmt.storage.database import Database
-from usermgmt.storage.fair_pool import FairQueue
+from usermgmt.storage.fair_pool import FairPool, FairQueue
 
 WAITING = 5
 
 
 @pytest.fixture
-def flags() -> dict[str, Any]:
-    return {"database.pool_size": 2, "database.pool_timeout": "300ms"}
+def flags(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"database.pool_size": 2, "database.pool_timeout": getattr(request, "param", "30s")}
 
 
 @asynccontextmanager
@@ -50,26 +51,26 @@ def assert_settled(database: Database) -> None:
 
 
 async def test_nobody_is_overtaken(server: Server):
-    database = server.runtime.database
-    size = database._reader.pool.size()
-    asked = served_so_far = 0
+    engine = server.runtime.database._reader
+    asked = taken = 0
     overtaken = list[int]()
 
     async def ask(times: int) -> None:
-        nonlocal asked, served_so_far
+        nonlocal asked, taken
         for _ in range(times):
             before = asked
             asked += 1
-            async with database.read() as session:
-                await take_connection(session)
-                overtaken.append(served_so_far - before)
-                served_so_far += 1
+            connection = await engine.raw_connection()
+            overtaken.append(taken - before)
+            taken += 1
+            await asyncio.sleep(0)
+            await greenlet_spawn(connection.close)
 
     await asyncio.gather(*(ask(1) for _ in range(20)))  # connections are made
     overtaken.clear()
     await asyncio.gather(*(ask(20) for _ in range(20)))
-    assert max(overtaken) <= 2 * size  # whose statements ran beside this one's
-    assert_settled(database)
+    assert max(overtaken) <= 2 * engine.pool.size()  # who got the others
+    assert_settled(server.runtime.database)
 
 
 async def test_what_is_given_back_is_not_for_who_comes_just_then():
@@ -104,7 +105,36 @@ async def test_one_who_was_just_cancelled_is_passed_over():
     assert queue.qsize() == 0
 
 
+async def test_one_whose_coroutine_is_closed_is_passed_over():
+    queue = FairQueue[str](1)
+    leaving = queue._turn(5.0)
+    leaving.send(None)
+    leaving.close()
+    queue.put_nowait("connection")
+    assert queue.get_nowait() == "connection"
+
+
+async def test_where_a_connection_could_not_be_made_the_next_tries():
+    engine = create_async_engine("sqlite+aiosqlite://", poolclass=FairPool, pool_size=1, max_overflow=0, pool_timeout=2)
+    failing = [True]
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def connect(*_: Any) -> None:
+        if failing and failing.pop():
+            await_(asyncio.sleep(0.05))  # meanwhile others ask
+            raise OSError("not now")
+
+    async def ask() -> int:
+        async with engine.connect() as connection:
+            return int((await connection.execute(text("SELECT 1"))).scalar_one())
+
+    first, *others = await asyncio.gather(*(ask() for _ in range(4)), return_exceptions=True)
+    assert (type(first), others) == (OSError, [1, 1, 1])
+    await engine.dispose()
+
+
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite's writers wait for longer
+@pytest.mark.parametrize("flags", ["300ms"], indirect=True)
 async def test_patience_ends_and_what_comes_later_is_served(server: Server):
     database, order = server.runtime.database, list[object]()
     async with every_writer(database):

@@ -208,10 +208,13 @@ def _has_body(scope: HTTPScope) -> bool:
 
 
 def _refusal(scope: HTTPScope) -> int | None:
-    """The status for what asks for no path (RFC 9112, section 3.2), which a whole URL stands for in HTTP/1.
+    """The status for a method in small letters, which the framework would take for another (RFC 9110, section 9.1), and
+    for what asks for no path (RFC 9112, section 3.2), which a whole URL stands for in HTTP/1.
 
     Of a URL its path is left to the framework, which would take it apart only after decoding it: `http://x/%09metrics`.
     """
+    if not scope["method"].isupper():
+        return 405
     target = scope["raw_path"]
     if target[:1] == b"/" or target == b"*":
         return None

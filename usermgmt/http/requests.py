@@ -64,7 +64,7 @@ class DirectRequest(Request):
     @property
     def blueprints(self) -> list[str]:
         """The blueprint of the route and those that it is in, which the framework asks for three times a request."""
-        return _blueprints_of(self.endpoint) if self.endpoint is not None else []
+        return [*_blueprints_of(self.endpoint)] if self.endpoint is not None else []
 
     async def get_data(self, **options: Any) -> Any:  # type: ignore[override]
         """The body, within `BODY_TIMEOUT`; raises `RequestTimeout`. As the framework's, without a task of its own."""
@@ -125,6 +125,6 @@ class NoSessions(SessionInterface):
 
 
 @lru_cache(1_024)
-def _blueprints_of(endpoint: str) -> list[str]:
+def _blueprints_of(endpoint: str) -> tuple[str, ...]:
     names = endpoint.split(".")[:-1]
-    return [".".join(names[:count]) for count in range(len(names), 0, -1)]
+    return tuple(".".join(names[:count]) for count in range(len(names), 0, -1))

@@ -1,15 +1,15 @@
 """Finding the route of a request: by its path and its method, and by nothing else that a client sends."""
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any, cast
+from inspect import CO_COROUTINE
+from types import FunctionType
+from typing import Any
 
 from quart import Quart
 from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.routing import MapAdapter, Rule
 
 NOWHERE = " "  # no path has a space
-REMEMBERED_FUNCTIONS = 1_024
 REMEMBERED_PATHS = 1_024
 LONGEST_REMEMBERED = 128  # characters of a path
 
@@ -26,12 +26,15 @@ class Application(Quart):
 
     def __init__(self, *options: Any, **more: Any) -> None:
         super().__init__(*options, **more)
-        self._ensured = lru_cache(REMEMBERED_FUNCTIONS)(super().ensure_async)
         self._matches: Matches = {}
 
     def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The function as one that can be awaited. Each is looked at once; a request asks ten times."""
-        return self._ensured(func)
+        """The function as one that can be awaited. Most are coroutine functions, which is told by a look at a flag: the
+        framework looks for marks and wrappers first, ten times a request.
+        """
+        if isinstance(func, FunctionType) and func.__code__.co_flags & CO_COROUTINE:
+            return func
+        return super().ensure_async(func)
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
         """Bind the routes to a request."""
@@ -42,9 +45,7 @@ class Application(Quart):
 
 
 class _Adapter(MapAdapter):
-    """The routes as one request sees them. There are no websockets, so that method and path alone decide and what they
-    lead to is remembered.
-    """
+    """The routes as one request sees them. Method and path alone decide, so that what they lead to is remembered."""
 
     def __init__(self, matches: Matches, *options: Any) -> None:
         super().__init__(*options)
@@ -52,8 +53,8 @@ class _Adapter(MapAdapter):
 
     def match(self, *options: Any, **more: Any) -> Match:
         """The route of this request; raises as the framework's does."""
-        if options or more != {"return_rule": True}:
-            return cast("Match", super().match(*options, **more))
+        if self.websocket or options or more != {"return_rule": True}:
+            return super().match(*options, **more)
         asked = (self.default_method, self.path_info)
         found = self._matches.get(asked)
         if found is None:

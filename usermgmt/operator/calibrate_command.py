@@ -60,6 +60,7 @@ def calibrate(console: Console, target: int) -> None:
         f"With that {per_second:.1f} people can sign in each second and {document['queue_length']} more may wait;",
         "further ones are asked to come back (passwords.hash_queue).",
         f"Set now: passwords.bcrypt_cost = {settings.bcrypt_cost}. Stored hashes follow at their next sign-in.",
+        "On a machine that does other things meanwhile every figure is too low: measure while it rests.",
     ]
     console.show(document, "\n".join(lines))
 

@@ -119,10 +119,12 @@ class PlainHttp1(H11Protocol):
         """Hand over a request, or refuse it. As Hypercorn does, without its branch for websockets and without reading
         the headers thrice; a request for another protocol is answered in this one.
         """
+        self._head_began = None
         headers = list(request.headers)
         names = {name for name, _ in headers}  # in lower case
         length = len(request.target) + sum(map(len, chain.from_iterable(headers)))
-        if {b"content-length", b"transfer-encoding"} <= names or request.http_version == b"2.0":
+        is_other = not request.http_version.startswith(b"1.")
+        if {b"content-length", b"transfer-encoding"} <= names or is_other:
             await self._refuse(400)
             return
         if len(headers) > MOST_HEADERS or length > LONGEST_HEAD:
@@ -135,7 +137,7 @@ class PlainHttp1(H11Protocol):
                 stream_id=STREAM_ID,
                 headers=headers,
                 http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
+                method=request.method.decode("ascii"),
                 raw_path=request.target,
                 state=self.connection_state,
             )

@@ -202,8 +202,13 @@ def _bounded_connection() -> H2Connection:
 
 
 def _refusal(headers: list[Any]) -> int | None:
-    """The status for a head that is none of ours: what tunnels, and what is too much."""
+    """The status for a head that is none of ours: what tunnels, what is too much, and what Hypercorn would change or
+    stumble over.
+    """
     named = dict(headers)
-    if named[b":method"].upper() == b"CONNECT" or not named[b":method"].isascii():
+    method = named[b":method"]
+    if method == b"CONNECT" or not (method.isascii() and method.isupper()):
         return 405
+    if not named.get(b":path", b"").isascii():
+        return 400
     return 431 if len(headers) > MOST_HEADERS else None

@@ -1,5 +1,6 @@
 """`usermgmt users import` and `usermgmt users export`: moving accounts in and out, with their hashes."""
 
+import asyncio
 import csv
 import os
 import sys
@@ -57,16 +58,23 @@ async def import_file(
         console.progress("Accounts", lambda: _size_of(source)) as progress,
     ):
         lines = read_lines(source, found)
-        async for reports in import_users(runtime, OPERATOR, lines, is_dry_run=dry_run):
-            totals.add(reports)
-            for each in reports:
-                if out is not None:
-                    out.write(to_json(_document(each)) + "\n")
-                if each.outcome is RowOutcome.REFUSED and told < MOST_TOLD:
-                    told += 1
-                    click.echo(to_json(_document(each)) if console.is_json else _line(each), err=not console.is_json)
-            if size := _size_of(source):
-                progress.reach(source.tell(), size)
+        try:
+            async for reports in import_users(runtime, OPERATOR, lines, is_dry_run=dry_run):
+                totals.add(reports)
+                for each in reports:
+                    if out is not None:
+                        out.write(to_json(_document(each)) + "\n")
+                    if each.outcome is RowOutcome.REFUSED and told < MOST_TOLD:
+                        told += 1
+                        shown = to_json(_document(each)) if console.is_json else _line(each)
+                        click.echo(shown, err=not console.is_json)
+                if size := _size_of(source):
+                    progress.reach(source.tell(), size)
+        except asyncio.CancelledError:
+            console.note(
+                f"Cut after at least {totals.created} accounts. Run it again: those that are there are left alone."
+            )
+            raise
     if totals.refused > told:
         console.note(f"{totals.refused - told} more rows were refused; --report FILE has them all.")
     seconds = time.perf_counter() - started

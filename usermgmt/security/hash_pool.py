@@ -26,6 +26,7 @@ WEIGHT_OF_NEWEST = 0.2
 WEIGHT_OF_LONGER = 0.5
 LEAST_PATIENCE_AT_TURN = 1.0  # seconds; a shorter queue is bounded where it is entered
 SOONEST_LOOK = 0.8  # seconds, likewise
+NICEST = 19
 SPREAD = (0.8, 1.2)  # of the patience: who came together is not told together, nor comes back together
 WHOLE_WAIT = 1.8  # times the longest wait for a thread: what the way to the answer may take
 SECOND_LOOK = 0.32  # of the longest wait: after it who still waits is told whether it is in vain, in 0.8 of 2.5 seconds
@@ -213,8 +214,11 @@ def processors() -> int:
 
 
 def _lower_priority(nice: int) -> None:
-    """Give way to the event loop: the higher the niceness, the smaller this thread's share of a busy processor."""
+    """Give way to the event loop: the higher the niceness, the smaller this thread's share of a busy processor. It is
+    added to that of the process, whose event loop may have one too.
+    """
     try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, min(NICEST, os.getpriority(os.PRIO_PROCESS, thread) + nice))
     except (OSError, AttributeError):
         return

@@ -64,7 +64,8 @@ class PasswordsSettings(Section):
         default=Duration.parse("2500ms"), description="Longest duration that a hash waits for its start."
     )
     hash_nice: Annotated[Whole, Between(0, 19)] = Field(
-        default=12, description="Niceness of the threads that hash; 12 leaves reads nine tenths of a processor."
+        default=12,
+        description="Niceness that is added for the threads that hash; 12 leaves reads nine tenths of a processor.",
     )
 
 

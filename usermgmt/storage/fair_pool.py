@@ -6,15 +6,18 @@ connection that is given back while somebody waits is handed over. A wait is a f
 """
 
 import asyncio
+import logging
 from collections import deque
 from contextlib import suppress
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import await_
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full
 
 T = TypeVar("T")
+
+logging.getLogger(__name__).setLevel(logging.WARNING)  # SQLAlchemy tells what a pool does by the name of its class
 
 
 class FairQueue(AsyncAdaptedQueue[T]):
@@ -71,15 +74,24 @@ class FairQueue(AsyncAdaptedQueue[T]):
         ending = loop.call_later(seconds, self._give_up, waiter) if seconds is not None else None
         try:
             return await waiter
-        except asyncio.CancelledError:
-            if waiter.cancelled():
+        except BaseException:
+            if not waiter.done() or waiter.cancelled():
+                waiter.cancel()
                 self._forget(waiter)
             elif waiter.exception() is None:  # it was handed over just as who waited was cancelled
-                self.put_nowait(waiter.result())
+                with suppress(Full):  # of a pool that was disposed of meanwhile
+                    self.put_nowait(waiter.result())
             raise
         finally:
             if ending is not None:
                 ending.cancel()
+
+    def wake_one(self) -> None:
+        """Tell who waits longest that a connection may be made in place of one that could not be."""
+        for waiter in self._waiting:
+            if not waiter.done():
+                self._give_up(waiter)
+                return
 
     def _give_up(self, waiter: asyncio.Future[T]) -> None:
         if not waiter.done():
@@ -92,8 +104,14 @@ class FairQueue(AsyncAdaptedQueue[T]):
 
 
 class FairPool(AsyncAdaptedQueuePool):
-    """SQLAlchemy's pool with another line of those who wait. After a connection that could not be made, whoever comes
-    next makes one, past those who wait for one that is given back.
+    """SQLAlchemy's pool with another line of those who wait. When a connection could not be made, the first of them
+    tries; SQLAlchemy's would let them all wait until their patience ends.
     """
 
     _queue_class = FairQueue[ConnectionPoolEntry]
+    _pool: FairQueue[ConnectionPoolEntry]
+
+    def _dec_overflow(self) -> Literal[True]:
+        result = super()._dec_overflow()
+        self._pool.wake_one()
+        return result
