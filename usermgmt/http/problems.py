@@ -113,7 +113,7 @@ async def _refuse_framework(error: HTTPException) -> Response:
     response = problem_response(kind())
     headers: dict[str, Any] = dict(error.get_headers())
     if "Allow" in headers:
-        response.headers["Allow"] = headers["Allow"]
+        response.headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))  # it comes from a set
     return response
 
 
