@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ SECRET = "bench-only-Zk3v9QmT1xYw7RbN5cLs8HdJ2gFp6AuE4iOoKy"
 TICK = os.sysconf("SC_CLK_TCK")
 START_SECONDS = 60
 END_SECONDS = 40
-warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR")  # the wheel of PostgreSQL asks for a folder that it does not use
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
