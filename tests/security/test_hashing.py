@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -383,6 +385,21 @@ async def test_ending_drops_what_waits_and_lets_what_runs_finish():
     ends = await _ends([running, waiting])
     assert ends[0] == "done"
     assert isinstance(ends[1], asyncio.CancelledError)
+
+
+NICENESS = """
+import asyncio, os, threading
+from usermgmt.security.hash_pool import HashPool
+pool = HashPool(seconds=0.1, workers=1, nice=3)
+print(asyncio.run(pool.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))))
+"""
+
+
+def test_it_gives_way_also_where_the_process_does():
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    words = ("nice", "-n", "5", sys.executable, "-c", NICENESS)
+    found = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert int(found.stdout) == min(19, own + 5 + 3)
 
 
 async def test_hashing_gives_way_to_the_event_loop(make: Make):
