@@ -63,7 +63,7 @@ async def test_nobody_is_overtaken(server: Server):
             connection = await engine.raw_connection()
             overtaken.append(taken - before)
             taken += 1
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # it is used for a turn of the loop
             await greenlet_spawn(connection.close)
 
     await asyncio.gather(*(ask(1) for _ in range(20)))  # connections are made
@@ -76,7 +76,7 @@ async def test_nobody_is_overtaken(server: Server):
 async def test_what_is_given_back_is_not_for_who_comes_just_then():
     queue = FairQueue[str](1)
     waiting = asyncio.create_task(greenlet_spawn(queue.get, True, 5.0))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it asks
     queue.put_nowait("connection")
     with pytest.raises(Empty):
         queue.get_nowait()
@@ -86,7 +86,7 @@ async def test_what_is_given_back_is_not_for_who_comes_just_then():
 async def test_what_was_handed_to_one_who_is_cancelled_goes_to_the_next():
     queue = FairQueue[str](1)
     leaving, staying = (asyncio.create_task(greenlet_spawn(queue.get, True, 5.0)) for _ in range(2))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it asks
     queue.put_nowait("connection")
     leaving.cancel()  # it has not run since
     assert await staying == "connection"
@@ -98,7 +98,7 @@ async def test_what_was_handed_to_one_who_is_cancelled_goes_to_the_next():
 async def test_one_who_was_just_cancelled_is_passed_over():
     queue = FairQueue[str](1)
     leaving, staying = (asyncio.create_task(greenlet_spawn(queue.get, True, 5.0)) for _ in range(2))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # they ask
     leaving.cancel()
     queue.put_nowait("connection")  # before the one that left could say so
     assert await staying == "connection"

@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from importlib.metadata import version
 from typing import cast
 from urllib.parse import unquote
@@ -38,6 +38,7 @@ from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.sessions import SecureCookieSessionInterface
 from quart.typing import ResponseTypes
+from quart.utils import encode_headers
 from quart.wrappers.response import DataBody
 
 from usermgmt.http.requests import ClientLeft, DirectRequest, NoSessions, RequestHeaders
@@ -240,14 +241,9 @@ def _start(response: Response) -> HTTPResponseStartEvent:
         {
             "type": "http.response.start",
             "status": response.status_code,
-            "headers": [(_name(name), value.encode()) for name, value in response.headers],
+            "headers": encode_headers(response.headers),
         },
     )
-
-
-@lru_cache(256)
-def _name(name: str) -> bytes:
-    return name.lower().encode()
 
 
 def _body(body: bytes) -> HTTPResponseBodyEvent:
